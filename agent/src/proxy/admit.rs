@@ -1,0 +1,186 @@
+//! Admission: the one place before routing. It lets through only what has one reading.
+//!
+//! hyper is lenient where a proxy must not be (two Hosts, odd transfer codings, lower-case
+//! methods); what it leaves to us is decided here.
+
+use http::header::{self, HeaderMap};
+use http::uri::{Authority, PathAndQuery};
+use http::{Method, Uri, Version};
+use mesh_core::path;
+
+use super::refusal::Refusal;
+
+/// The parts of a request that were admitted, in canonical form.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Admitted {
+    /// Upper case.
+    pub(super) method: Method,
+    /// The path as it came, without the query.
+    pub(super) path_before: String,
+    /// The canonical path: what is matched, decided on, logged and forwarded.
+    pub(super) path: String,
+    /// The canonical path and the query as it came.
+    pub(super) path_and_query: PathAndQuery,
+    /// The canonical host, without its port.
+    pub(super) host: String,
+    /// What is forwarded as Host.
+    pub(super) authority: Authority,
+}
+
+/// Admits the head of an HTTP/1.1 or HTTP/1.0 request, or refuses it with 400.
+pub(super) fn admit(
+    method: &Method, uri: &Uri, version: Version, headers: &HeaderMap,
+) -> Result<Admitted, Refusal> {
+    let bad = |why: &str| Refusal::BadRequest(why.to_owned());
+    if !matches!(version, Version::HTTP_10 | Version::HTTP_11) {
+        return Err(bad("version is not HTTP/1.0 or HTTP/1.1"));
+    }
+    if *method == Method::CONNECT {
+        return Err(bad("CONNECT is not served here"));
+    }
+    if !is_plain(method) {
+        return Err(bad("method is not upper case"));
+    }
+    framing(headers)?;
+    let authority = authority(uri, version, headers)?;
+    let host = path::canonical_host(authority.as_str())
+        .map_err(|why| Refusal::BadRequest(format!("Host: {why}")))?;
+    let before = uri.path();
+    let canonical =
+        path::canonical(before).map_err(|why| Refusal::BadRequest(format!("path: {why}")))?;
+    let whole = match uri.query() {
+        Some(query) => format!("{canonical}?{query}"),
+        None => canonical.clone(),
+    };
+    let path_and_query = whole.parse().map_err(|_| bad("path or query cannot be forwarded"))?;
+    Ok(Admitted {
+        method: method.clone(),
+        path_before: before.to_owned(),
+        path: canonical,
+        path_and_query,
+        host,
+        authority,
+    })
+}
+
+/// Whether rules that name methods in upper case cannot be passed by another spelling.
+pub(super) fn is_plain(method: &Method) -> bool {
+    method.as_str().bytes().all(|b| b.is_ascii_uppercase() || b == b'-')
+}
+
+/// Refuses every way of saying where the body ends but one (RFC 9112 §6.3).
+fn framing(headers: &HeaderMap) -> Result<(), Refusal> {
+    let bad = |why: &str| Err(Refusal::BadRequest(why.to_owned()));
+    let lengths = headers.get_all(header::CONTENT_LENGTH).iter().count();
+    let codings: Vec<_> = headers.get_all(header::TRANSFER_ENCODING).iter().collect();
+    match (lengths, &codings[..]) {
+        (0 | 1, []) => Ok(()),
+        (0, [only]) if only.as_bytes().eq_ignore_ascii_case(b"chunked") => Ok(()),
+        (0, _) => bad("Transfer-Encoding is not exactly \"chunked\""),
+        (_, []) => bad("Content-Length is given more than once"),
+        (_, _) => bad("both Content-Length and Transfer-Encoding are given"),
+    }
+}
+
+/// The one host a request is for (RFC 9112 §3.2): exactly one Host, equal to the target's.
+fn authority(uri: &Uri, version: Version, headers: &HeaderMap) -> Result<Authority, Refusal> {
+    let bad = |why: &str| Refusal::BadRequest(why.to_owned());
+    let mut hosts = headers.get_all(header::HOST).iter();
+    let (first, second) = (hosts.next(), hosts.next());
+    if second.is_some() {
+        return Err(bad("Host is given more than once"));
+    }
+    let host = match first {
+        Some(value) => Some(value.to_str().map_err(|_| bad("Host is not ASCII"))?),
+        None if version == Version::HTTP_10 => None,
+        None => return Err(bad("Host is missing")),
+    };
+    if let (Some(target), Some(host)) = (uri.authority(), host)
+        && !target.as_str().eq_ignore_ascii_case(host)
+    {
+        return Err(bad("Host differs from the request target's"));
+    }
+    let text = uri.authority().map(Authority::as_str).or(host).unwrap_or("");
+    if text.contains('@') {
+        return Err(bad("Host has user information"));
+    }
+    text.parse().map_err(|_| bad("Host is missing or no host"))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+    use http::{HeaderName, HeaderValue};
+
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        pairs.iter().map(|(n, v)| (HeaderName::from_static(n), HeaderValue::from_static(v))).fold(
+            HeaderMap::new(),
+            |mut map, (name, value)| {
+                map.append(name, value);
+                map
+            },
+        )
+    }
+
+    fn get(target: &str, pairs: &[(&'static str, &'static str)]) -> Result<Admitted, Refusal> {
+        admit(&Method::GET, &target.parse().unwrap(), Version::HTTP_11, &headers(pairs))
+    }
+
+    #[test]
+    fn a_plain_request_is_admitted_in_canonical_form() {
+        let admitted = get("/a/./b//c?x=1", &[("host", "Orders.mesh:80")]).unwrap();
+        assert_eq!(admitted.path, "/a/b/c");
+        assert_eq!(admitted.path_and_query, "/a/b/c?x=1");
+        assert_eq!(admitted.host, "orders.mesh");
+        assert_eq!(admitted.path_before, "/a/./b//c");
+    }
+
+    #[test]
+    fn what_has_two_readings_is_refused() {
+        let host = ("host", "orders");
+        type Case<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)]);
+        let cases: &[Case<'_>] = &[
+            ("no host", "/", &[]),
+            ("two hosts", "/", &[host, ("host", "orders")]),
+            ("absolute target differs", "http://a/", &[host]),
+            ("user information", "/", &[("host", "a@orders")]),
+            ("host with a path", "/", &[("host", "a/../b")]),
+            (
+                "length and coding",
+                "/",
+                &[host, ("content-length", "1"), ("transfer-encoding", "chunked")],
+            ),
+            ("two lengths", "/", &[host, ("content-length", "1"), ("content-length", "1")]),
+            ("odd coding", "/", &[host, ("transfer-encoding", "gzip, chunked")]),
+            (
+                "two codings",
+                "/",
+                &[host, ("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")],
+            ),
+            ("escaped slash", "/a%2fb", &[host]),
+            ("climbs out", "/../a", &[host]),
+            ("parameter", "/a;b=c", &[host]),
+        ];
+        for (name, target, pairs) in cases {
+            let pairs: Vec<_> = pairs.iter().map(|(n, v)| (*n, *v)).collect();
+            let owned: HeaderMap = pairs.iter().fold(HeaderMap::new(), |mut map, (n, v)| {
+                map.append(n.parse::<HeaderName>().unwrap(), v.parse().unwrap());
+                map
+            });
+            let got = admit(&Method::GET, &target.parse().unwrap(), Version::HTTP_11, &owned);
+            assert!(matches!(got, Err(Refusal::BadRequest(_))), "case: {name}: {got:?}");
+        }
+    }
+
+    #[test]
+    fn methods_are_upper_case_and_never_connect() {
+        for method in ["get", "Get", "CONNECT"] {
+            let method: Method = method.parse().unwrap();
+            let got =
+                admit(&method, &"/".parse().unwrap(), Version::HTTP_11, &headers(&[("host", "a")]));
+            assert!(got.is_err(), "{method}");
+        }
+    }
+}

@@ -1,0 +1,456 @@
+//! The callee's side: accept → verify → decide → send to the application.
+//!
+//! Access is decided here, on the request as received and against the service actually chosen.
+//! Calls from the same host come through [`Proxy::answer`] and [`Proxy::take_tcp`] as well, so
+//! they pass the same stages.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
+use http_body::Body;
+use hyper::body::Incoming as AppBody;
+use mesh_core::access::{AccessRequest, Decision, decide};
+use mesh_core::identity::{self, CaRole};
+use mesh_core::name::ServiceName;
+use mesh_core::path;
+use mesh_core::resource::Protocol;
+use mesh_core::snapshot::{Health, HostedInstance, ProxySnapshot};
+use mesh_net::tls::{self, ClientAuth, PeerIdentity, Resolver, TlsError};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{Instant, timeout};
+use tokio_rustls::TlsAcceptor;
+
+use super::Proxy;
+use super::admit::is_plain;
+use super::app::AppError;
+use super::body::ProxyBody;
+use super::connections::{Asked, Check, Registered};
+use super::observe::{Record, Side};
+use super::outbound::short;
+use super::refusal::Refusal;
+use super::{headers, listener, pool, tcp};
+use crate::identity::Identities;
+use crate::link::{self, Incoming, LinkServer, Open, RequestHead, ResponseHead, Target};
+
+/// A caller, verified, with what of it may be revoked.
+pub(super) type Peer = Arc<PeerIdentity>;
+
+/// The TLS side of the inbound port: TLS 1.3, a service's or node's certificate required, our
+/// identity by the service asked for.
+pub(super) fn acceptor(identities: &Arc<Identities>) -> Result<TlsAcceptor, TlsError> {
+    let known = Arc::clone(identities);
+    let find = move |sni: &str| {
+        let trust_domain = known.trust().bundle().trust_domain.clone();
+        let (service, _) = identity::parse_server_name(&trust_domain, sni)?;
+        known.service(&service)
+    };
+    let roles = &[CaRole::Service, CaRole::Node];
+    let config = tls::server_config(
+        Resolver::BySni(Arc::new(find)),
+        identities.trust(),
+        ClientAuth::Required(roles),
+        &[link::ALPN],
+    )?;
+    Ok(TlsAcceptor::from(config))
+}
+
+/// Serves other agents until the proxy closes.
+pub(super) async fn serve(proxy: Arc<Proxy>, listener: TcpListener, acceptor: TlsAcceptor) {
+    let stop = proxy.closing.clone();
+    let serve = |stream, from| {
+        let registered = proxy.connections.register(Check::Opening);
+        serve_connection(Arc::clone(&proxy), stream, from, acceptor.clone(), registered)
+    };
+    listener::accept(&proxy, &listener, &stop, serve).await;
+}
+
+async fn serve_connection(
+    proxy: Arc<Proxy>, stream: TcpStream, from: SocketAddr, acceptor: TlsAcceptor,
+    registered: Registered,
+) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%from, %error, "connection ended before its handshake");
+        return;
+    }
+    let tls = match timeout(proxy.limits.handshake, acceptor.accept(stream)).await {
+        Ok(Ok(tls)) => tls,
+        Ok(Err(error)) => {
+            proxy.metrics.handshake_refused();
+            tracing::debug!(%from, why = tls::describe(&error), "handshake refused");
+            return;
+        }
+        Err(_) => {
+            proxy.metrics.handshake_refused();
+            tracing::debug!(%from, "handshake took too long");
+            return;
+        }
+    };
+    let (_, session) = tls.get_ref();
+    let host = proxy.load().host.clone();
+    let asked = session
+        .server_name()
+        .and_then(|name| identity::parse_server_name(&host.trust_domain, name))
+        .filter(|(_, datacenter)| *datacenter == host.datacenter);
+    let peer = tls::peer_identity(session.peer_certificates()).ok().flatten();
+    let mesh = session.alpn_protocol() == Some(link::ALPN);
+    let (Some((service, _)), Some(peer), true) = (asked, peer, mesh) else {
+        proxy.metrics.handshake_refused();
+        return;
+    };
+    serve_link(proxy, tls, Arc::new(peer), service, registered).await;
+}
+
+/// Serves one link: its driver and its streams, until it ends, its peer is revoked, or a
+/// certificate of either side ends.
+async fn serve_link(
+    proxy: Arc<Proxy>, tls: tokio_rustls::server::TlsStream<TcpStream>, peer: Peer,
+    service: ServiceName, registered: Registered,
+) {
+    registered.becomes(Check::Link(Arc::clone(&peer)));
+    // after it is registered: what is revoked from now on closes it
+    if proxy.identities.trust().is_revoked(&peer) {
+        return;
+    }
+    let own_end = proxy.identities.service(&service).map(|source| source.current().not_after);
+    let life = pool::remaining(own_end.map_or(peer.not_after, |end| end.min(peer.not_after)));
+    let (server, driver) = link::server(tls, link::Config::default());
+    let draining = server.clone();
+    let streams = accept_streams(Arc::clone(&proxy), server, peer, service);
+    proxy.spawn(streams);
+    let closing = proxy.closing.clone();
+    tokio::pin!(driver);
+    let ended = tokio::select! {
+        ended = &mut driver => ended,
+        () = registered.close.cancelled() => return,
+        () = tokio::time::sleep(life) => return,
+        () = closing.cancelled() => {
+            draining.close_gracefully();
+            tokio::select! {
+                ended = &mut driver => ended,
+                () = registered.close.cancelled() => return,
+            }
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "link ended");
+    }
+}
+
+async fn accept_streams(proxy: Arc<Proxy>, server: LinkServer, peer: Peer, service: ServiceName) {
+    while let Some(incoming) = server.accept().await {
+        let (serving, peer, service) = (Arc::clone(&proxy), Arc::clone(&peer), service.clone());
+        proxy.spawn(async move { serving.serve_stream(incoming, peer, service).await });
+    }
+}
+
+impl Proxy {
+    async fn serve_stream(self: Arc<Self>, incoming: Incoming, peer: Peer, service: ServiceName) {
+        match &incoming.open {
+            Open::Http(_) => self.serve_exchange(incoming, &peer, &service).await,
+            Open::Tcp(_) => self.serve_tcp(incoming, &peer, &service).await,
+        }
+    }
+
+    async fn serve_exchange(
+        self: &Arc<Self>, incoming: Incoming, peer: &Peer, service: &ServiceName,
+    ) {
+        let Incoming { open, body, mut responder } = incoming;
+        let Open::Http(head) = open else { return };
+        let answering = async {
+            let request = match request_of(&head, ProxyBody::link(body, &head.headers)) {
+                Ok(request) => request,
+                Err(refusal) => return Ok(refusal.response()),
+            };
+            self.answer(peer, service, &head.target, request).await
+        };
+        let answer = tokio::select! {
+            answer = answering => answer,
+            _ = responder.cancelled() => return,
+        };
+        match answer {
+            Ok(response) => {
+                let (parts, body) = response.into_parts();
+                let head = ResponseHead { status: parts.status, headers: parts.headers };
+                let end = body.is_end_stream();
+                match responder.respond(&head, end) {
+                    Ok(sink) if !end => {
+                        if let Err(error) = sink.send_body(body).await {
+                            tracing::debug!(%error, "answer was not sent to its end");
+                        }
+                    }
+                    Ok(_) => {}
+                    Err(error) => tracing::debug!(%error, "answer could not be sent"),
+                }
+            }
+            // the caller's agent may try another instance: this one saw nothing
+            Err(refusal) => responder.reset(refusal.link_code()),
+        }
+    }
+
+    /// Decides a request and has the application answer it. `Err` is a call that the application
+    /// surely never saw, which may be tried elsewhere.
+    pub(super) async fn answer(
+        self: &Arc<Self>, peer: &Peer, service: &ServiceName, target: &Target,
+        mut request: Request<ProxyBody>,
+    ) -> Result<Response<ProxyBody>, Refusal> {
+        let began = Instant::now();
+        // what is decided on is what the application will see
+        headers::to_app(request.headers_mut(), &peer.id);
+        let asked = Arc::new(Asked {
+            method: request.method().clone(),
+            path: request.uri().path().to_owned(),
+            headers: request.headers().clone(),
+        });
+        let (of, wanted) = (service.clone(), Arc::clone(&asked));
+        let check = Check::Http { peer: Arc::clone(peer), service: of, asked: wanted };
+        // before the snapshot is loaded: what changes from now on is seen by the next check
+        let registered = self.connections.register(check);
+        let snapshot = self.load();
+        let decided = self.decide(&snapshot, peer, service, Some(&asked));
+        let rule = decided.as_ref().ok().map(|decision| decision.reason.id());
+        let outcome = match decided.and_then(|_| local(&snapshot, service, target)) {
+            Err(refusal) => Err(refusal),
+            Ok(instance) => self.ask_app(instance, service, request, registered).await,
+        };
+        let (code, refusal, upstream) = match &outcome {
+            Ok(response) => (response.status().as_u16(), None, true),
+            Err(refusal) => (refusal.status().as_u16(), Some(refusal), false),
+        };
+        self.observe(&Record {
+            side: Side::Inbound,
+            src: &short(&peer.id),
+            dst: service.as_str(),
+            request: Some((asked.method.as_str(), &asked.path)),
+            code: &code.to_string(),
+            upstream: upstream.then(|| target.instance.clone()),
+            rule,
+            refusal,
+            took: began.elapsed(),
+            bytes: None,
+        });
+        match outcome {
+            Ok(response) => Ok(response),
+            Err(
+                refusal @ (Refusal::NotHosted(_) | Refusal::NoEndpoint(_) | Refusal::Connect(_)),
+            ) => Err(refusal),
+            Err(refusal) => Ok(refusal.response()),
+        }
+    }
+
+    /// Has the application answer a request that was allowed, for as long as it stays so.
+    async fn ask_app(
+        self: &Arc<Self>, instance: &HostedInstance, service: &ServiceName,
+        mut request: Request<ProxyBody>, registered: Registered,
+    ) -> Result<Response<ProxyBody>, Refusal> {
+        let lengthy = !request.body().is_end_stream();
+        if lengthy && !request.headers().contains_key(header::CONTENT_LENGTH) {
+            // said in so many words, or a GET would lose its body
+            let chunked = HeaderValue::from_static("chunked");
+            request.headers_mut().insert(header::TRANSFER_ENCODING, chunked);
+        }
+        let sending = timeout(self.limits.idle, self.send_to_app(instance.address, request));
+        let answer = tokio::select! {
+            sent = sending => sent,
+            () = registered.close.cancelled() => {
+                return Err(Refusal::Withdrawn(service.to_string()));
+            }
+        };
+        let ms = u64::try_from(self.limits.idle.as_millis()).unwrap_or(u64::MAX);
+        let slow = |_| Refusal::Timeout { what: "the application".to_owned(), ms };
+        answer_of(answer.map_err(slow)?.map_err(|why| refused(&why))?, registered)
+    }
+
+    /// The one place where a call is allowed or denied. No rules are known of a service that is
+    /// not hosted here, and then nothing is allowed.
+    fn decide(
+        &self, snapshot: &ProxySnapshot, peer: &Peer, service: &ServiceName, asked: Option<&Asked>,
+    ) -> Result<Decision, Refusal> {
+        let access =
+            snapshot.access.get(service).ok_or_else(|| Refusal::NotHosted(service.to_string()))?;
+        let declared = access.protocol.unwrap_or_default();
+        if declared.is_http() != asked.is_some() {
+            let found = if asked.is_some() { "http" } else { "tcp" };
+            return Err(mismatch(service, declared, found));
+        }
+        if self.identities.trust().is_revoked(peer) {
+            let (rule, caller) = ("revoked".to_owned(), peer.id.to_string());
+            return Err(Refusal::Denied { rule, caller, service: service.to_string() });
+        }
+        let fields = asked.map(Asked::fields);
+        let http = asked.zip(fields.as_deref()).map(|(asked, fields)| asked.request(fields));
+        let decision = decide(access, &AccessRequest { caller: &peer.id, http });
+        let src = short(&peer.id);
+        self.metrics.decided(&src, service.as_str(), &decision);
+        if decision.allowed {
+            return Ok(decision);
+        }
+        let (rule, caller) = (decision.reason.id(), peer.id.to_string());
+        Err(Refusal::Denied { rule, caller, service: service.to_string() })
+    }
+
+    async fn serve_tcp(self: &Arc<Self>, incoming: Incoming, peer: &Peer, service: &ServiceName) {
+        let target = incoming.open.target().clone();
+        let mut incoming = incoming;
+        match self.take_tcp(peer, service, &target).await {
+            Ok(taken) => match incoming.accept_tcp() {
+                Ok(mut stream) => drop(self.carry(taken, &mut stream).await),
+                Err(error) => tracing::debug!(%error, "stream ended before it was carried"),
+            },
+            Err(refusal) => incoming.responder.reset(refusal.link_code()),
+        }
+    }
+
+    /// Decides a TCP connection and connects it to the application.
+    pub(super) async fn take_tcp(
+        self: &Arc<Self>, peer: &Peer, service: &ServiceName, target: &Target,
+    ) -> Result<Taken, Refusal> {
+        let began = Instant::now();
+        let check = Check::Tcp { peer: Arc::clone(peer), service: service.clone() };
+        let registered = self.connections.register(check);
+        let snapshot = self.load();
+        let taken = async {
+            let decision = self.decide(&snapshot, peer, service, None)?;
+            let instance = local(&snapshot, service, target)?;
+            let app = self.connect_app(instance.address).await.map_err(|why| refused(&why))?;
+            Ok((app, decision.reason.id()))
+        };
+        let src = short(&peer.id);
+        match taken.await {
+            Ok((app, rule)) => {
+                let open = self.metrics.open(Side::Inbound, &src, service.as_str());
+                Ok(Taken { app, registered, began, rule, src, dst: service.clone(), _open: open })
+            }
+            Err(refusal) => {
+                self.observe(&Record {
+                    side: Side::Inbound,
+                    src: &src,
+                    dst: service.as_str(),
+                    request: None,
+                    code: "refused",
+                    upstream: None,
+                    rule: None,
+                    refusal: Some(&refusal),
+                    took: began.elapsed(),
+                    bytes: None,
+                });
+                Err(refusal)
+            }
+        }
+    }
+
+    /// Copies a connection that was taken, until it ends.
+    pub(super) async fn carry<S>(self: &Arc<Self>, mut taken: Taken, caller: &mut S) -> tcp::Ended
+    where
+        S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+    {
+        let close = taken.registered.close.clone();
+        let (copied, ended) = tcp::copy(caller, &mut taken.app, self.limits.idle, &close).await;
+        if ended != tcp::Ended::Done {
+            tcp::abort(&taken.app);
+        }
+        self.observe(&Record {
+            side: Side::Inbound,
+            src: &taken.src,
+            dst: taken.dst.as_str(),
+            request: None,
+            code: ended.as_str(),
+            upstream: None,
+            rule: Some(taken.rule),
+            refusal: None,
+            took: taken.began.elapsed(),
+            bytes: Some(copied),
+        });
+        ended
+    }
+}
+
+/// A TCP connection that was allowed, with the application at its other end.
+#[derive(Debug)]
+pub(super) struct Taken {
+    app: TcpStream,
+    registered: Registered,
+    began: Instant,
+    rule: String,
+    src: String,
+    dst: ServiceName,
+    _open: super::observe::OpenGuard,
+}
+
+/// The instance of `service` on this host that takes the call: the one asked for, or any that
+/// passes its checks.
+fn local<'a>(
+    snapshot: &'a ProxySnapshot, service: &ServiceName, target: &Target,
+) -> Result<&'a Arc<HostedInstance>, Refusal> {
+    let mut instances = snapshot.instances_of(service).peekable();
+    if instances.peek().is_none() {
+        return Err(Refusal::NotHosted(service.to_string()));
+    }
+    let asked = |instance: &&Arc<HostedInstance>| {
+        target.instance.is_empty() || instance.id.as_str() == target.instance
+    };
+    let usable = |instance: &&Arc<HostedInstance>| match instance.health {
+        Health::Passing => true,
+        Health::Critical | Health::Draining => false,
+    };
+    instances
+        .filter(asked)
+        .find(usable)
+        .ok_or_else(|| Refusal::NoEndpoint(format!("{service} on this host")))
+}
+
+/// The request as it came over the link, its path checked to be canonical: the other agent is a
+/// peer, not a friend.
+fn request_of(head: &RequestHead, body: ProxyBody) -> Result<Request<ProxyBody>, Refusal> {
+    let bad = |why: &str| Refusal::BadRequest(why.to_owned());
+    if head.method == Method::CONNECT || !is_plain(&head.method) {
+        return Err(bad("method is CONNECT or not upper case"));
+    }
+    let path_and_query = head.path.as_ref().ok_or_else(|| bad("CONNECT is not served here"))?;
+    let canonical = path::canonical(path_and_query.path())
+        .map_err(|why| Refusal::BadRequest(format!("path: {why}")))?;
+    if canonical != path_and_query.path() {
+        return Err(bad("path is not in canonical form"));
+    }
+    let mut request = Request::new(body);
+    *request.method_mut() = head.method.clone();
+    *request.uri_mut() = path_and_query.as_str().parse().map_err(|_| bad("path is no path"))?;
+    *request.version_mut() = Version::HTTP_11;
+    *request.headers_mut() = head.headers.clone();
+    let authority = head.authority.as_ref().ok_or_else(|| bad("Host is missing"))?;
+    path::canonical_host(authority.as_str())
+        .map_err(|why| Refusal::BadRequest(format!("Host: {why}")))?;
+    let host = HeaderValue::from_str(authority.as_str()).map_err(|_| bad("Host is no host"))?;
+    request.headers_mut().insert(header::HOST, host);
+    Ok(request)
+}
+
+fn refused(why: &AppError) -> Refusal {
+    match why {
+        AppError::Connect { address, source } => {
+            Refusal::Connect(format!("the application on {address}: {source}"))
+        }
+        AppError::Broken(_) => Refusal::Broken("the application".to_owned()),
+    }
+}
+
+/// What the service declares, and what came.
+pub(super) fn mismatch(service: &ServiceName, declared: Protocol, found: &'static str) -> Refusal {
+    Refusal::Protocol { service: service.to_string(), declared: declared.as_str(), found }
+}
+
+/// The application's answer as the next hop may have it.
+fn answer_of(
+    response: Response<AppBody>, registered: Registered,
+) -> Result<Response<ProxyBody>, Refusal> {
+    let (parts, body) = response.into_parts();
+    if parts.status == StatusCode::SWITCHING_PROTOCOLS {
+        // nobody asked to: what follows would be no HTTP
+        return Err(Refusal::Broken("the application".to_owned()));
+    }
+    let mut response = Response::new(ProxyBody::local(body).while_allowed(registered));
+    *response.status_mut() = parts.status;
+    *response.headers_mut() = parts.headers;
+    headers::from_app(response.headers_mut());
+    Ok(response)
+}

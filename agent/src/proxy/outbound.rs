@@ -1,0 +1,221 @@
+//! The caller's side: accept → identify → route → pick → send.
+//!
+//! The caller's agent never decides an allow: it only finds who calls, whom, and where.
+
+mod exchange;
+mod stream;
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use mesh_core::identity::SpiffeId;
+use mesh_core::name::ServiceName;
+use mesh_core::resource::ServiceRoutes;
+use mesh_core::snapshot::ProxySnapshot;
+use mesh_net::tls::SvidSource;
+use tokio::net::{TcpListener, TcpStream};
+
+use super::body::ProxyBody;
+use super::connections::{Check, Registered};
+use super::listener::{self, Upstream};
+use super::refusal::Refusal;
+use super::{LocalCallers, Proxy, tcp};
+use crate::callers::Caller;
+
+/// Bytes that one local HTTP/1.1 connection may buffer.
+const BUFFER_MAX: usize = 64 << 10;
+/// Headers of one request.
+const HEADERS_MAX: usize = 100;
+
+/// Who calls, with the certificate to show.
+#[derive(Clone, Debug)]
+pub(super) struct Source {
+    /// The identity.
+    id: SpiffeId,
+    /// Its certificate, while it is valid.
+    svid: Arc<SvidSource>,
+}
+
+/// Whom a local HTTP connection may call.
+#[derive(Clone, Debug)]
+enum Targets {
+    /// One service, whatever the Host says.
+    One(ServiceName),
+    /// The one that the Host names.
+    ByHost,
+}
+
+/// The short name of an identity for metrics and logs: a service's name, or `node:NAME`.
+pub(super) fn short(id: &SpiffeId) -> String {
+    if let Some((_, service)) = id.as_service() {
+        return service.to_string();
+    }
+    match id.as_node() {
+        Some(node) => format!("node:{node}"),
+        None => "other".to_owned(),
+    }
+}
+
+/// Serves the Host-routed listener until the proxy closes.
+pub(super) async fn serve_http_listener(proxy: Arc<Proxy>, listener: TcpListener) {
+    let stop = proxy.closing.clone();
+    let serve = |stream: TcpStream, _| {
+        let registered = proxy.connections.register(Check::Opening);
+        serve_by_host(Arc::clone(&proxy), stream, registered)
+    };
+    listener::accept(&proxy, &listener, &stop, serve).await;
+}
+
+async fn serve_by_host(proxy: Arc<Proxy>, stream: TcpStream, registered: Registered) {
+    let source = proxy.identify(&stream, None);
+    serve_http(proxy, stream, source, Targets::ByHost, registered).await;
+}
+
+/// Serves one connection on an explicit port.
+pub(super) async fn serve_explicit(
+    proxy: Arc<Proxy>, stream: TcpStream, upstream: Arc<Upstream>, registered: Registered,
+) {
+    let source = proxy.identify(&stream, Some(&upstream));
+    let routes = proxy.routes(&upstream.target).await;
+    let is_http =
+        routes.as_ref().is_ok_and(|(_, routes)| routes.protocol.is_some_and(|p| p.is_http()));
+    if is_http {
+        let target = Targets::One(upstream.target.clone());
+        return serve_http(proxy, stream, source, target, registered).await;
+    }
+    registered.becomes(check(&source));
+    stream::serve(&proxy, stream, source, &upstream, routes, &registered.close).await;
+}
+
+/// A connection lasts as long as the host has the service that it acts as.
+fn check(source: &Result<Source, Refusal>) -> Check {
+    let service = source.as_ref().ok().and_then(|source| source.id.as_service());
+    Check::Local(service.map(|(_, service)| service.clone()))
+}
+
+async fn serve_http(
+    proxy: Arc<Proxy>, stream: TcpStream, source: Result<Source, Refusal>, targets: Targets,
+    registered: Registered,
+) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "local connection ended at once");
+        return;
+    }
+    registered.becomes(check(&source));
+    let (stream, moved) = tcp::counted(stream);
+    let context = Arc::new((source, targets));
+    let service = service_fn(|request: Request<Incoming>| {
+        let (proxy, context) = (Arc::clone(&proxy), Arc::clone(&context));
+        async move {
+            let (source, targets) = &*context;
+            Ok::<Response<ProxyBody>, Infallible>(
+                exchange::serve(&proxy, source, targets, request).await,
+            )
+        }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(proxy.limits.head)
+        .max_headers(HEADERS_MAX)
+        .max_buf_size(BUFFER_MAX)
+        .half_close(false)
+        .serve_connection(TokioIo::new(stream), service);
+    tokio::pin!(connection);
+    let ended = tokio::select! {
+        ended = &mut connection => ended,
+        () = registered.close.cancelled() => return,
+        () = moved.stalled(proxy.limits.idle) => return,
+        () = proxy.closing.cancelled() => {
+            // what is in flight finishes, and the client is told to come back elsewhere
+            connection.as_mut().graceful_shutdown();
+            tokio::select! {
+                ended = &mut connection => ended,
+                () = registered.close.cancelled() => return,
+            }
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "local connection ended");
+    }
+}
+
+impl Proxy {
+    /// Who calls on `stream`, asked of the kernel before a byte is read.
+    fn identify(&self, stream: &TcpStream, upstream: Option<&Upstream>) -> Result<Source, Refusal> {
+        let identified = match upstream {
+            // the port alone says who calls, for the service names neither unit nor user
+            Some(upstream) if !upstream.exclusive => self.source(&upstream.source),
+            _ => self.identify_caller(stream, upstream.map(|upstream| &upstream.source)),
+        };
+        if let Err(refusal) = &identified {
+            self.metrics.caller_refused(refusal.code());
+            tracing::info!(target: "mesh::access", side = "outbound", why = %refusal, "local caller refused");
+        }
+        identified
+    }
+
+    fn identify_caller(
+        &self, stream: &TcpStream, owner: Option<&ServiceName>,
+    ) -> Result<Source, Refusal> {
+        let service = match self.callers.identify_inline(stream) {
+            Caller::Service(service) => Some(service),
+            Caller::Other { uid } => match (owner, self.local_callers) {
+                (None, LocalCallers::Node) => None,
+                (None, LocalCallers::Deny) => return Err(Refusal::CallerNoService(uid)),
+                (Some(owner), _) => return Err(Refusal::PortOfOther(owner.to_string())),
+            },
+            Caller::Unknown { reason } => return Err(Refusal::CallerUnknown(reason.as_str())),
+        };
+        match (service, owner) {
+            (Some(service), Some(owner)) if service != *owner => {
+                Err(Refusal::PortOfOther(owner.to_string()))
+            }
+            (Some(service), _) => self.source(&service),
+            (None, _) => {
+                let host = &self.load().host;
+                Ok(Source { id: host.node_id(), svid: self.identities.node() })
+            }
+        }
+    }
+
+    fn source(&self, service: &ServiceName) -> Result<Source, Refusal> {
+        let svid = self.identities.service(service);
+        let svid = svid.ok_or_else(|| Refusal::NoIdentity(service.to_string()))?;
+        Ok(Source { id: self.load().host.service_id(service), svid })
+    }
+
+    /// The snapshot in force and the routes of `service` in it; asks for them at first use.
+    async fn routes(
+        &self, service: &ServiceName,
+    ) -> Result<(Arc<ProxySnapshot>, Arc<ServiceRoutes>), Refusal> {
+        let mut changed = self.live.changed();
+        let unknown = || Refusal::NoRoutes(service.to_string());
+        let found = |snapshot: Arc<ProxySnapshot>| {
+            let routes = snapshot.routes.get(service).cloned();
+            // routes without endpoints are half of what a call needs
+            let whole = routes.filter(|_| snapshot.endpoints.contains_key(service));
+            whole.map(|routes| (snapshot, routes))
+        };
+        if let Some(both) = found(self.load()) {
+            return Ok(both);
+        }
+        if !self.live.want(service) {
+            return Err(unknown());
+        }
+        let arrives = async {
+            loop {
+                if let Some(both) = found(self.load()) {
+                    return Some(both);
+                }
+                changed.changed().await.ok()?;
+            }
+        };
+        let arrived = tokio::time::timeout(self.limits.first_use, arrives).await;
+        arrived.ok().flatten().ok_or_else(unknown)
+    }
+}

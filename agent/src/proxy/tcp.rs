@@ -1,0 +1,247 @@
+//! Copying bytes both ways, until both sides ended, nothing moves, or the connection must close.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
+
+/// Bytes in each direction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Copied {
+    /// From the caller.
+    pub(super) sent: u64,
+    /// To the caller.
+    pub(super) received: u64,
+}
+
+/// How a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// Both sides were done.
+    Done,
+    /// One side broke off.
+    Broken,
+    /// Nothing moved for too long.
+    Idle,
+    /// Policy or shutdown closed it.
+    Closed,
+}
+
+impl Ended {
+    /// Stable, for logs and metrics.
+    pub(super) fn as_str(&self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Broken => "broken",
+            Self::Idle => "idle",
+            Self::Closed => "closed",
+        }
+    }
+}
+
+/// Copies between `caller` and `callee`, with half-close, until the end.
+pub(super) async fn copy<A, B>(
+    caller: A, callee: B, idle: Duration, close: &CancellationToken,
+) -> (Copied, Ended)
+where
+    A: AsyncRead + AsyncWrite + Unpin,
+    B: AsyncRead + AsyncWrite + Unpin,
+{
+    let (mut caller_read, mut caller_write) = tokio::io::split(caller);
+    let (mut callee_read, mut callee_write) = tokio::io::split(callee);
+    let (sent, received) = (Counter::default(), Counter::default());
+    let both = async {
+        tokio::try_join!(
+            one_way(&mut caller_read, &mut callee_write, &sent),
+            one_way(&mut callee_read, &mut caller_write, &received),
+        )
+    };
+    let ended = tokio::select! {
+        done = both => done.map_or_else(broken, |_| Ended::Done),
+        () = stalled(&sent, &received, idle) => Ended::Idle,
+        () = close.cancelled() => Ended::Closed,
+    };
+    (Copied { sent: sent.get(), received: received.get() }, ended)
+}
+
+/// Closes a connection that did not end well with a reset: a plain close would tell the other
+/// side that it has seen all there is.
+pub(super) fn abort(stream: &TcpStream) {
+    if let Err(error) = stream.set_zero_linger() {
+        tracing::debug!(%error, "connection is closed without a reset");
+    }
+}
+
+/// A transport whose bytes are counted, and the count.
+pub(super) fn counted<T>(io: T) -> (Counted<T>, Moved) {
+    let moved = Moved(Arc::default());
+    (Counted { io, moved: moved.clone() }, moved)
+}
+
+/// See [`counted`].
+#[derive(Debug)]
+pub(super) struct Counted<T> {
+    io: T,
+    moved: Moved,
+}
+
+/// Bytes that passed in either direction so far.
+#[derive(Clone, Debug)]
+pub(super) struct Moved(Arc<Counter>);
+
+impl Moved {
+    /// Returns once nothing moved for `idle`, and at most twice that.
+    pub(super) async fn stalled(&self, idle: Duration) {
+        stalled(&self.0, &self.0, idle).await;
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Counted<T> {
+    fn poll_read(
+        self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buf.filled().len();
+        let read = Pin::new(&mut this.io).poll_read(cx, buf);
+        this.moved.0.add(buf.filled().len() - before);
+        read
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Counted<T> {
+    fn poll_write(
+        self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let wrote = Pin::new(&mut this.io).poll_write(cx, buf);
+        if let Poll::Ready(Ok(len)) = &wrote {
+            this.moved.0.add(*len);
+        }
+        wrote
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let wrote = Pin::new(&mut this.io).poll_write_vectored(cx, bufs);
+        if let Poll::Ready(Ok(len)) = &wrote {
+            this.moved.0.add(*len);
+        }
+        wrote
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+}
+
+fn broken(error: io::Error) -> Ended {
+    tracing::debug!(%error, "one side broke off");
+    Ended::Broken
+}
+
+/// Bytes so far; one task, so a cell would do but for `Send`.
+#[derive(Debug, Default)]
+struct Counter(AtomicU64);
+
+impl Counter {
+    fn add(&self, bytes: usize) {
+        self.0.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+async fn one_way<R, W>(from: &mut R, to: &mut W, bytes: &Counter) -> io::Result<()>
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    let mut buffer = vec![0; 16 << 10];
+    loop {
+        let len = from.read(&mut buffer).await?;
+        if len == 0 {
+            return to.shutdown().await;
+        }
+        to.write_all(&buffer[..len]).await?;
+        bytes.add(len);
+    }
+}
+
+/// Returns once nothing moved either way for `idle`.
+async fn stalled(sent: &Counter, received: &Counter, idle: Duration) {
+    let mut before = (0, 0);
+    loop {
+        tokio::time::sleep(idle).await;
+        let now = (sent.get(), received.get());
+        if now == before {
+            return;
+        }
+        before = now;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+    use super::*;
+
+    #[tokio::test]
+    async fn half_close_is_carried_and_bytes_are_counted() {
+        let (mut app, caller) = tokio::io::duplex(64);
+        let (callee, mut server) = tokio::io::duplex(64);
+        let close = CancellationToken::new();
+        let copying = async { copy(caller, callee, Duration::from_secs(5), &close).await };
+        let talking = async {
+            app.write_all(b"ping").await.unwrap();
+            app.shutdown().await.unwrap();
+            let mut seen = Vec::new();
+            server.read_to_end(&mut seen).await.unwrap();
+            assert_eq!(seen, b"ping");
+            server.write_all(b"pong!").await.unwrap();
+            server.shutdown().await.unwrap();
+            let mut answer = Vec::new();
+            app.read_to_end(&mut answer).await.unwrap();
+            assert_eq!(answer, b"pong!");
+        };
+        let ((copied, ended), ()) = tokio::join!(copying, talking);
+        assert_eq!(copied, Copied { sent: 4, received: 5 });
+        assert_eq!(ended, Ended::Done);
+    }
+
+    #[tokio::test]
+    async fn closing_ends_an_open_connection() {
+        let (_app, caller) = tokio::io::duplex(64);
+        let (callee, _server) = tokio::io::duplex(64);
+        let close = CancellationToken::new();
+        close.cancel();
+        let (_, ended) = copy(caller, callee, Duration::from_secs(5), &close).await;
+        assert_eq!(ended, Ended::Closed);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_connection_ends() {
+        let (_app, caller) = tokio::io::duplex(64);
+        let (callee, _server) = tokio::io::duplex(64);
+        let close = CancellationToken::new();
+        let (_, ended) = copy(caller, callee, Duration::from_secs(5), &close).await;
+        assert_eq!(ended, Ended::Idle);
+    }
+}

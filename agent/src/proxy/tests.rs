@@ -1,0 +1,8 @@
+//! Two agents in one process over real sockets and real mTLS, with snapshots made by hand.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests fail by panicking")]
+
+mod hostile_peers;
+mod http_calls;
+mod lasting_calls;
+mod tcp_calls;
+mod world;

@@ -1,0 +1,3 @@
+//! Decisions about traffic. Pure: clock and randomness are arguments.
+
+pub mod balance;

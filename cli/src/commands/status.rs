@@ -1,0 +1,116 @@
+//! `status` and `wait`.
+
+use std::time::Duration;
+
+use mesh_core::api::{AgentStatus, ServerInfo};
+use mesh_core::revision::Revision;
+use mesh_net::client::{Client, ReadOptions};
+use mesh_net::clock::now;
+use tokio::time::{Instant, sleep};
+
+use crate::args::WaitArgs;
+use crate::context::{Context, Credentials};
+use crate::error::{CliError, count};
+use crate::output::note;
+use crate::render::{self, Asked};
+
+/// Whether the mesh is well; what is wrong makes exit code 1.
+pub(super) async fn status(context: &Context) -> Result<(), CliError> {
+    let credentials = context.credentials()?;
+    let client = credentials.client(context.addresses())?;
+    let status = client.status().await?.value;
+    // Without a leader only stale reads are answered, and that is when status matters.
+    let read = if status.leader.is_none() { ReadOptions::stale() } else { context.read() };
+    let servers = each(&credentials, client.servers(read).await?.value).await?;
+    let agents = client.agents().await?.value;
+    let nodes = client.nodes(read).await?.value;
+    let now = now();
+    let health = render::judge(status, servers, agents, &nodes, now);
+    context.output.show(&health, || render::status(&health, now))?;
+    if health.ok { Ok(()) } else { Err(CliError::No) }
+}
+
+/// Asks every server itself, all at once: what one says of the others may be old.
+async fn each(with: &Credentials, servers: Vec<ServerInfo>) -> Result<Vec<Asked>, CliError> {
+    let asked = servers.into_iter().map(async |info| {
+        let own = with.client(vec![info.api_address.clone()])?.with_timeout(ANSWER);
+        let status = own.status().await;
+        let status = status.map(|answer| answer.value).map_err(|why| why.to_string());
+        Ok::<_, CliError>(Asked::new(info, status))
+    });
+    futures_util::future::try_join_all(asked).await
+}
+
+/// Waits until every connected agent has a revision.
+pub(super) async fn wait(context: &Context, args: WaitArgs) -> Result<(), CliError> {
+    let client = context.client()?;
+    let wanted = match args.revision {
+        Some(revision) => revision,
+        None => client.status().await?.value.revision,
+    };
+    let until = Instant::now() + args.limit;
+    let mut said = String::new();
+    loop {
+        let waiting = laggards(&client, wanted).await?;
+        let done = waiting.names.is_empty();
+        let text = waiting.text(wanted);
+        if done {
+            let value = serde_json::json!({ "revision": wanted, "agents": waiting.agents });
+            return context.output.show(&value, || text);
+        }
+        if Instant::now() >= until {
+            return Err(CliError::Refused(format!("{text}, after {:?}", args.limit)));
+        }
+        if said != text {
+            note(&text);
+            said = text;
+        }
+        sleep(POLL).await;
+    }
+}
+
+struct Waiting {
+    agents: usize,
+    names: Vec<String>,
+}
+
+impl Waiting {
+    fn text(&self, wanted: Revision) -> String {
+        let agents = count(self.agents, "connected agent");
+        match self.names.as_slice() {
+            [] if self.agents == 0 => {
+                format!("the servers have revision {wanted}; no agent is connected")
+            }
+            [] => format!("{agents} at revision {wanted} or past it"),
+            names => {
+                let shown: Vec<&str> = names.iter().map(String::as_str).take(NAMES_SHOWN).collect();
+                let more = if names.len() > NAMES_SHOWN { ", ..." } else { "" };
+                let still = names.len();
+                format!("{still} of {agents} not at revision {wanted}: {}{more}", shown.join(", "))
+            }
+        }
+    }
+}
+
+async fn laggards(client: &Client, wanted: Revision) -> Result<Waiting, CliError> {
+    let status = client.status().await?.value;
+    if status.revision < wanted {
+        let names = vec![format!("server {} (at {})", status.server, status.revision)];
+        return Ok(Waiting { agents: 0, names });
+    }
+    let agents = client.agents().await?.value;
+    let connected = agents.iter().filter(|agent| agent.connected);
+    let names = connected.clone().filter(|agent| lags(agent, wanted));
+    let names = names.map(|agent| agent.node.to_string()).collect();
+    Ok(Waiting { agents: connected.count(), names })
+}
+
+/// An agent that needs nothing as new as `wanted` never gets it, and lacks nothing.
+fn lags(agent: &AgentStatus, wanted: Revision) -> bool {
+    agent.report.applied < wanted.min(agent.wanted)
+}
+
+/// The time of one server to say how it is.
+const ANSWER: Duration = Duration::from_secs(3);
+const POLL: Duration = Duration::from_millis(250);
+const NAMES_SHOWN: usize = 8;

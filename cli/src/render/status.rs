@@ -1,0 +1,318 @@
+//! `mesh status`: is the mesh well?
+
+use mesh_core::api::{AgentStatus, ServerInfo, ServerStatus};
+use mesh_core::catalog::Node;
+use mesh_core::policy::AccessMode;
+use mesh_core::revision::Revision;
+use mesh_core::time::UnixMillis;
+use serde::Serialize;
+
+use super::members::role;
+use crate::error::count;
+use crate::output::{bad, good, plain, table};
+use crate::times::relative;
+
+/// Everything `mesh status` goes by.
+#[derive(Debug, Serialize)]
+pub(crate) struct Health {
+    /// Whether nothing is wrong.
+    pub(crate) ok: bool,
+    /// What is wrong, for people.
+    pub(crate) problems: Vec<String>,
+    /// What is worth knowing, and no fault.
+    pub(crate) notes: Vec<String>,
+    /// The server asked.
+    pub(crate) status: ServerStatus,
+    /// The control servers, each asked itself.
+    pub(crate) servers: Vec<Asked>,
+    /// The agents.
+    pub(crate) agents: Vec<AgentStatus>,
+}
+
+/// A control server, and what it says of itself.
+#[derive(Debug, Serialize)]
+pub(crate) struct Asked {
+    /// What the server asked first says of it.
+    pub(crate) info: ServerInfo,
+    /// Its own state, if it answered.
+    pub(crate) status: Option<ServerStatus>,
+    /// Why it did not answer.
+    pub(crate) error: Option<String>,
+}
+
+impl Asked {
+    /// What `info`'s server answered.
+    pub(crate) fn new(info: ServerInfo, status: Result<ServerStatus, String>) -> Self {
+        match status {
+            Ok(status) => Self { info, status: Some(status), error: None },
+            Err(why) => Self { info, status: None, error: Some(why) },
+        }
+    }
+}
+
+/// Finds what is wrong. Pure: `now` tells which certificates have ended.
+pub(crate) fn judge(
+    status: ServerStatus, servers: Vec<Asked>, agents: Vec<AgentStatus>, nodes: &[Node],
+    now: UnixMillis,
+) -> Health {
+    let mut problems = Vec::new();
+    if status.leader.is_none() {
+        let how = "a majority of them must run and reach each other";
+        problems.push(format!("the servers have no leader, so nothing can change: {how}"));
+    }
+    problems.extend(server_problems(&servers));
+    for agent in &agents {
+        problems.extend(agent_problems(agent, now));
+    }
+    for node in nodes.iter().filter(|node| !agents.iter().any(|agent| agent.node == node.name)) {
+        problems.push(format!("{}: its agent has not connected to these servers", node.name));
+    }
+    let notes = notes(&status, &agents, now);
+    Health { ok: problems.is_empty(), problems, notes, status, servers, agents }
+}
+
+fn server_problems(servers: &[Asked]) -> Vec<String> {
+    let mut found = Vec::new();
+    let voters = servers.iter().filter(|server| server.info.voter);
+    let (all, alive) = (voters.clone().count(), voters.filter(|one| one.status.is_some()).count());
+    if alive * 2 <= all {
+        found.push(format!(
+            "{alive} of {all} voting servers answer, expected a majority: nothing can change, \
+             traffic goes on"
+        ));
+    }
+    for server in servers {
+        let (name, at) = (&server.info.name, plain(&server.info.api_address));
+        found.extend(
+            server.error.as_ref().map(|why| format!("{name}: no answer at {at}: {}", plain(why))),
+        );
+    }
+    found
+}
+
+fn agent_problems(agent: &AgentStatus, now: UnixMillis) -> Vec<String> {
+    let node = &agent.node;
+    let mut found = Vec::new();
+    if !agent.connected {
+        let seen = relative(agent.seen, now);
+        found.push(format!("{node}: no connection, last seen {seen}; it serves what it had then"));
+    }
+    if let Some(behind) = behind(agent) {
+        found.push(format!(
+            "{node}: {behind} (has {}, wants {})",
+            agent.report.applied, agent.wanted
+        ));
+    }
+    if let Some(error) = &agent.error {
+        found.push(format!("{node}: it refused its last config: {}", plain(error)));
+    }
+    for (id, end) in agent.report.leaves.iter().filter(|(_, end)| **end <= now) {
+        found.push(format!(
+            "{node}: the certificate of {} expired {}",
+            plain(id),
+            relative(*end, now)
+        ));
+    }
+    for port in &agent.report.exposed {
+        found.push(format!(
+            "{node}: {} answers at {} without the agent, so no rule protects it there; let it \
+             listen on 127.0.0.1 or block the port",
+            port.instance, port.address
+        ));
+    }
+    found.extend(agent.report.warnings.iter().map(|text| format!("{node}: {}", plain(text))));
+    found
+}
+
+fn notes(status: &ServerStatus, agents: &[AgentStatus], now: UnixMillis) -> Vec<String> {
+    let mut notes = Vec::new();
+    match status.access {
+        AccessMode::Enforce => {}
+        AccessMode::Audit => {
+            notes.push(
+                "access = \"audit\": calls that no rule allows pass and are logged".to_owned(),
+            );
+        }
+    }
+    for agent in agents {
+        let soon = first_end(agent).filter(|end| *end > now && end.since(now) < SOON_MILLIS);
+        notes.extend(soon.map(|end| {
+            format!("{}: a certificate ends {}, expect a renewal", agent.node, relative(end, now))
+        }));
+    }
+    notes
+}
+
+/// How far an agent is from what it should have; `None` if it has it.
+fn behind(agent: &AgentStatus) -> Option<String> {
+    let (has, wants) = (agent.report.applied, agent.wanted);
+    if has >= wants {
+        return None;
+    }
+    Some(match (has, wants) {
+        (Revision::ZERO, _) => "has no config yet".to_owned(),
+        (has, wants) if has.epoch == wants.epoch => {
+            format!("behind by {}", wants.index - has.index)
+        }
+        (_, _) => "behind by a restore".to_owned(),
+    })
+}
+
+fn first_end(agent: &AgentStatus) -> Option<UnixMillis> {
+    agent.report.leaves.values().min().copied()
+}
+
+/// `health` as text.
+pub(crate) fn status(health: &Health, now: UnixMillis) -> String {
+    let mut parts = vec![head(&health.status), servers(&health.servers)];
+    if health.agents.is_empty() {
+        parts.push("no agents yet: `mesh token create --node NAME --service SERVICE`".to_owned());
+    } else {
+        parts.push(agents(&health.agents, now));
+    }
+    let mut last: Vec<String> = health.notes.iter().map(|note| format!("- {note}")).collect();
+    last.extend(health.problems.iter().map(|problem| format!("{} {problem}", bad("×"))));
+    last.push(match health.problems.len() {
+        0 => format!("{} nothing is wrong", good("✓")),
+        many => count(many, "problem"),
+    });
+    parts.push(last.join("\n"));
+    parts.join("\n\n")
+}
+
+fn servers(all: &[Asked]) -> String {
+    let rows = all.iter().map(|server| {
+        let own = server.status.as_ref();
+        vec![
+            server.info.name.to_string(),
+            if own.is_some() { "live" } else { "no answer" }.to_owned(),
+            role(&server.info).to_owned(),
+            own.map_or_else(|| "-".to_owned(), |own| own.revision.to_string()),
+            server.info.api_address.clone(),
+            own.map_or_else(|| "-".to_owned(), |own| own.version.clone()),
+        ]
+    });
+    table(&["SERVER", "STATE", "ROLE", "REVISION", "API", "VERSION"], rows)
+}
+
+fn head(status: &ServerStatus) -> String {
+    let leader = status.leader.as_ref().map_or("none", |name| name.as_str());
+    format!(
+        "mesh      {} ({})\npolicy    v{}, access {}, revision {}\nleader    {leader}, term {} (asked {})\ncatalog   {}, {}, {}",
+        status.trust_domain,
+        status.datacenter,
+        status.policy_version,
+        status.access.as_str(),
+        status.revision,
+        status.term,
+        status.server,
+        number(status.nodes, "node"),
+        number(status.services, "service"),
+        number(status.instances, "instance"),
+    )
+}
+
+fn number(number: u64, thing: &str) -> String {
+    count(usize::try_from(number).unwrap_or(usize::MAX), thing)
+}
+
+fn agents(all: &[AgentStatus], now: UnixMillis) -> String {
+    let rows = all.iter().map(|agent| {
+        let exposed: Vec<String> =
+            agent.report.exposed.iter().map(|port| port.address.to_string()).collect();
+        vec![
+            agent.node.to_string(),
+            if agent.connected { "live" } else { "stale" }.to_owned(),
+            behind(agent).unwrap_or_else(|| "synced".to_owned()),
+            certificate(agent, now),
+            relative(agent.seen, now),
+            if exposed.is_empty() { "-".to_owned() } else { exposed.join(",") },
+            agent.version.clone(),
+        ]
+    });
+    let headers = ["AGENT", "STATE", "CONFIG", "CERTIFICATE", "SEEN", "EXPOSED", "VERSION"];
+    table(&headers, rows)
+}
+
+fn certificate(agent: &AgentStatus, now: UnixMillis) -> String {
+    match first_end(agent) {
+        None => "none".to_owned(),
+        Some(end) if end <= now => format!("expired {}", relative(end, now)),
+        Some(end) => format!("ends {}", relative(end, now)),
+    }
+}
+
+/// A certificate that ends so soon is worth a word: leaves are renewed at half their life.
+const SOON_MILLIS: u64 = 2 * 3_600_000;
+
+#[cfg(test)]
+mod tests {
+    use super::super::samples::{self, NOW};
+    use super::*;
+
+    fn golden(health: &Health) -> String {
+        status(health, NOW)
+            .replace("\u{1b}[31m", "")
+            .replace("\u{1b}[32m", "")
+            .replace("\u{1b}[0m", "")
+    }
+
+    #[test]
+    fn a_sick_mesh_says_what_is_wrong_and_where() {
+        let health =
+            judge(samples::status(), samples::asked(), samples::agents(), &samples::nodes(), NOW);
+        let want = "\
+mesh      0123456789ab.mesh.internal (dc1)
+policy    v4, access enforce, revision 1.42
+leader    ctl-1, term 3 (asked ctl-2)
+catalog   2 nodes, 3 services, 1 instance
+
+SERVER  STATE  ROLE    REVISION  API            VERSION
+ctl-1   live   leader  1.42      10.0.0.1:7300  0.1.0
+ctl-2   live   voter   1.42      10.0.0.2:7300  0.1.0
+
+AGENT  STATE  CONFIG       CERTIFICATE     SEEN    EXPOSED        VERSION
+db-1   stale  behind by 4  expired 2h ago  3m ago  10.0.0.3:5432  0.1.0
+web-7  live   synced       ends in 11h     4s ago  -              0.1.0
+
+× db-1: no connection, last seen 3m ago; it serves what it had then
+× db-1: behind by 4 (has 1.38, wants 1.42)
+× db-1: the certificate of spiffe://0123456789ab.mesh.internal/ns/default/dc/dc1/svc/db expired 2h ago
+× db-1: db-1 answers at 10.0.0.3:5432 without the agent, so no rule protects it there; let it listen on 127.0.0.1 or block the port
+4 problems";
+        assert_eq!(golden(&health), want);
+        assert!(!health.ok);
+    }
+
+    #[test]
+    fn a_well_mesh_is_ok() {
+        let agents = samples::agents().into_iter().filter(|agent| agent.connected).collect();
+        let nodes: Vec<Node> = samples::nodes().into_iter().skip(1).collect();
+        let health = judge(samples::status(), samples::asked(), agents, &nodes, NOW);
+        assert!(health.ok, "{:?}", health.problems);
+        assert!(golden(&health).ends_with("\n\n✓ nothing is wrong"));
+    }
+
+    #[test]
+    fn silence_is_a_problem() {
+        let mut status = samples::status();
+        status.leader = None;
+        let health = judge(status, samples::asked(), vec![], &samples::nodes(), NOW);
+        let found: Vec<&str> =
+            health.problems.iter().filter_map(|text| text.split(':').next()).collect();
+        assert_eq!(found, ["the servers have no leader, so nothing can change", "db-1", "web-7"]);
+        let mut servers = samples::asked();
+        let first = servers.remove(0).info;
+        servers.insert(0, Asked::new(first, Err("refused".to_owned())));
+        let health = judge(samples::status(), servers, vec![], &[], NOW);
+        let want = [
+            "1 of 2 voting servers answer, expected a majority: nothing can change, traffic goes on",
+            "ctl-1: no answer at 10.0.0.1:7300: refused",
+        ];
+        assert_eq!(health.problems, want);
+        assert!(golden(&health).contains("ctl-1   no answer  leader  -"));
+        let mut restored = samples::agents().remove(1);
+        restored.wanted = Revision::new(2, 1);
+        assert_eq!(behind(&restored).as_deref(), Some("behind by a restore"));
+    }
+}

@@ -1,0 +1,106 @@
+//! What servers say to each other on the Raft port: routes, bounds and messages.
+//!
+//! Every request is a POST with a MessagePack body, and names the cluster (`mesh-cluster`, the
+//! trust domain), the Raft id it is meant for (`mesh-to`) and the sender's (`mesh-from`).
+
+use std::time::Duration;
+
+use mesh_core::command::{CommandKind, Outcome, ServerRecord};
+use mesh_core::limits::RESTORE_BYTES_MAX;
+use mesh_core::name::ServerName;
+use mesh_core::trust::Principal;
+use serde::{Deserialize, Serialize};
+
+use super::types::{SnapshotMeta, Vote};
+
+pub(crate) const CLUSTER: &str = "mesh-cluster";
+pub(crate) const TO: &str = "mesh-to";
+pub(crate) const FROM: &str = "mesh-from";
+
+/// What all routes of Raft itself begin with.
+pub(crate) const RAFT: &str = "/raft/";
+pub(crate) const APPEND: &str = "/raft/append";
+pub(crate) const VOTE: &str = "/raft/vote";
+pub(crate) const PRE_VOTE: &str = "/raft/pre_vote";
+pub(crate) const SNAPSHOT: &str = "/raft/snapshot";
+pub(crate) const TRANSFER: &str = "/raft/transfer_leader";
+pub(crate) const PROPOSE: &str = "/app/propose";
+pub(crate) const READ_INDEX: &str = "/app/read_index";
+pub(crate) const MEMBERS: &str = "/app/members";
+/// Followed by the name of what is called.
+pub(crate) const CALL: &str = "/app/call/";
+
+/// Bytes of a command in the log. The log takes no record over 16 MiB.
+pub(crate) const COMMAND_BYTES_MAX: usize = 15 << 20;
+/// Bytes of one append: one command of the largest size, or many that stop at 1 MiB.
+pub(crate) const APPEND_BYTES_MAX: usize = 18 << 20;
+/// Bytes of a snapshot with its meta.
+pub(crate) const SNAPSHOT_BYTES_MAX: usize = RESTORE_BYTES_MAX + META_BYTES_MAX;
+/// Bytes of a vote, a transfer, and of every answer but a call's.
+pub(crate) const META_BYTES_MAX: usize = 1 << 20;
+/// Bytes of a generic call, and of its answer.
+pub(crate) const CALL_BYTES_MAX: usize = 4 << 20;
+/// The longest time a server works on somebody's forwarded request.
+pub(crate) const FORWARD_MAX: Duration = Duration::from_secs(120);
+
+/// A write, forwarded to the leader.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Propose {
+    pub(crate) by: Principal,
+    pub(crate) kind: CommandKind,
+    pub(crate) timeout_ms: u64,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) enum ProposeReply {
+    /// It is in the log, and this is what it did.
+    Done(Outcome),
+    /// Not tried.
+    NotLeader,
+    /// Surely not applied.
+    Unavailable(String),
+    /// Perhaps applied.
+    Unknown(String),
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ReadIndex {
+    pub(crate) timeout_ms: u64,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) enum ReadReply {
+    /// Whoever has applied this much may answer.
+    Index(u64),
+    NotLeader,
+    Failed(String),
+}
+
+/// A change of membership, for the leader.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) enum Change {
+    Add(ServerRecord),
+    Remove(ServerName),
+    /// Leadership goes to this server, or to the one that is furthest along.
+    Transfer(Option<ServerName>),
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) enum ChangeReply {
+    Done,
+    NotLeader,
+    Failed(String),
+}
+
+/// What stands before the state in a snapshot's body, after its length as u32 (big-endian).
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct SnapshotHead {
+    pub(crate) vote: Vote,
+    pub(crate) meta: SnapshotMeta,
+}

@@ -1,0 +1,22 @@
+//! System tests: real processes, real sockets, backends that were not written here.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests fail by panicking")]
+
+mod bring_up;
+mod callers;
+mod change;
+mod disk;
+mod durability;
+mod faults;
+mod handshakes;
+mod input;
+mod security;
+mod world;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// One of these tests at a time: they measure, and they load the machine.
+fn turn() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
