@@ -80,6 +80,13 @@ struct Inode {
     lost: BTreeSet<usize>,
 }
 
+/// The disk as one life of the machine sees it: dead after a power cut, so that a writer thread of
+/// an earlier life cannot touch what the next one reads.
+pub(super) struct Mount {
+    sim: Sim,
+    life: u64,
+}
+
 struct Handle {
     sim: Sim,
     inode: u64,
@@ -154,9 +161,21 @@ impl Sim {
         self.0.lock().unwrap()
     }
 
-    fn handle(&self, inode: u64, life: u64) -> Box<dyn VfsFile> {
-        Box::new(Handle { sim: self.clone(), inode, life })
+    /// The disk for a process started now.
+    pub(super) fn mount(&self) -> Mount {
+        Mount { sim: self.clone(), life: self.disk().life }
     }
+}
+
+impl Mount {
+    fn disk(&self) -> io::Result<MutexGuard<'_, Disk>> {
+        let disk = self.sim.disk();
+        if self.life == disk.life { Ok(disk) } else { Err(earlier_life()) }
+    }
+}
+
+fn earlier_life() -> io::Error {
+    io::Error::other("the machine lost power since")
 }
 
 impl Disk {
@@ -244,42 +263,42 @@ impl Inode {
     }
 }
 
-impl Vfs for Sim {
+impl Vfs for Mount {
     fn create_dir(&self, _: &Path) -> io::Result<()> {
         Ok(())
     }
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
-        let mut disk = self.disk();
+        let mut disk = self.disk()?;
         if !disk.locks.insert(path.to_owned()) {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        Ok(Box::new(LockGuard(self.clone(), path.to_owned(), disk.life)))
+        Ok(Box::new(LockGuard(self.sim.clone(), path.to_owned(), disk.life)))
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        let disk = self.disk();
+        let disk = self.disk()?;
         let here = disk.names.keys().filter(|path| path.parent() == Some(dir));
         Ok(here.map(|path| path.file_name().unwrap().to_str().unwrap().to_owned()).collect())
     }
 
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
-        let disk = self.disk();
+        let disk = self.disk()?;
         Ok(disk.files[&disk.inode(path)?].current.clone())
     }
 
     fn create(&self, path: &Path) -> io::Result<Box<dyn VfsFile>> {
-        let mut disk = self.disk();
+        let mut disk = self.disk()?;
         disk.call(On::Write)?;
         disk.next_inode += 1;
         let inode = disk.next_inode;
         disk.files.insert(inode, Inode::default());
         disk.rename(NameOp::Link(path.to_owned(), inode));
-        Ok(self.handle(inode, disk.life))
+        Ok(Box::new(Handle { sim: self.sim.clone(), inode, life: self.life }))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let mut disk = self.disk();
+        let mut disk = self.disk()?;
         disk.call(On::Rename)?;
         let inode = disk.inode(from)?;
         disk.rename(NameOp::Rename(from.to_owned(), to.to_owned(), inode));
@@ -287,7 +306,7 @@ impl Vfs for Sim {
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        let mut disk = self.disk();
+        let mut disk = self.disk()?;
         disk.call(On::Remove)?;
         disk.inode(path)?;
         disk.rename(NameOp::Unlink(path.to_owned()));
@@ -295,7 +314,7 @@ impl Vfs for Sim {
     }
 
     fn sync_dir(&self, _: &Path) -> io::Result<()> {
-        let mut disk = self.disk();
+        let mut disk = self.disk()?;
         disk.call(On::SyncDir)?;
         disk.pending.clear();
         disk.durable_names = disk.names.clone();
@@ -307,7 +326,7 @@ impl VfsFile for Handle {
     fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let mut disk = self.sim.disk();
         if self.life != disk.life {
-            return Err(io::Error::other("the handle is of an earlier life"));
+            return Err(earlier_life());
         }
         let outcome = disk.call(On::Write);
         // A write that fails may have written a part.
@@ -321,7 +340,7 @@ impl VfsFile for Handle {
         let mut disk = self.sim.disk();
         disk.syncs += 1;
         if self.life != disk.life {
-            return Err(io::Error::other("the handle is of an earlier life"));
+            return Err(earlier_life());
         }
         let outcome = disk.call(On::Sync);
         let inode = disk.files.get_mut(&self.inode).unwrap();

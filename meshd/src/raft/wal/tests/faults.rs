@@ -15,7 +15,7 @@ const ENOSPC: i32 = 28;
 const EIO: i32 = 5;
 
 fn open(sim: &Sim, options: Options) -> Result<Wal, WalError> {
-    Wal::open_on(Arc::new(sim.clone()), Path::new("/w"), options)
+    Wal::open_on(Arc::new(sim.mount()), Path::new("/w"), options)
 }
 
 fn chain(error: &dyn std::error::Error) -> String {

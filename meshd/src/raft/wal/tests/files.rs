@@ -183,11 +183,12 @@ fn what_an_interrupted_roll_left_is_removed_and_foreign_files_stay() {
 fn crashed() -> Sim {
     let sim = Sim::default();
     let options = Options { segment_bytes: 1_500, ..small() };
-    let wal = Wal::open_on(Arc::new(sim.clone()), Path::new("/w"), options).unwrap();
+    let wal = Wal::open_on(Arc::new(sim.mount()), Path::new("/w"), options).unwrap();
     fill(&wal, 12);
     let images: Vec<(PathBuf, Vec<u8>)> = {
         use crate::raft::wal::Vfs;
-        sim.segments().into_iter().map(|path| (path.clone(), sim.read(&path).unwrap())).collect()
+        let disk = sim.mount();
+        sim.segments().into_iter().map(|path| (path.clone(), disk.read(&path).unwrap())).collect()
     };
     drop(wal);
     for (path, image) in images {
@@ -197,7 +198,7 @@ fn crashed() -> Sim {
 }
 
 fn reopen(sim: Sim) -> Result<Wal, WalError> {
-    Wal::open_on(Arc::new(sim), Path::new("/w"), small())
+    Wal::open_on(Arc::new(sim.mount()), Path::new("/w"), small())
 }
 
 proptest! {

@@ -87,7 +87,7 @@ impl Model {
 
 fn run(calls: &[Call]) {
     let sim = Sim::default();
-    let open = || Wal::open_on(Arc::new(sim.clone()), Path::new("/w"), small()).unwrap();
+    let open = || Wal::open_on(Arc::new(sim.mount()), Path::new("/w"), small()).unwrap();
     let (mut wal, mut model) = (open(), Model::default());
     for call in calls {
         match call {

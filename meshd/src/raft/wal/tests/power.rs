@@ -36,7 +36,7 @@ impl World {
     }
 
     fn open(&self) -> Result<(Disk, Image), WalError> {
-        Disk::open(Arc::new(self.sim.clone()), Path::new("/w"), &self.options)
+        Disk::open(Arc::new(self.sim.mount()), Path::new("/w"), &self.options)
     }
 
     /// Opens, with power cuts during recovery too, and compares.
