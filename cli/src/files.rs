@@ -1,13 +1,14 @@
 //! Finds and reads the TOML files that a command line names.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use mesh_core::hostfile;
 use mesh_core::limits::{POLICY_APPLY_BYTES_MAX, POLICY_FILE_BYTES_MAX, POLICY_FILES_MAX};
 use mesh_core::policy::PolicyFile;
 use mesh_core::policy::text::{self, Diagnostic};
-use mesh_net::telemetry::Chain;
 
 use crate::context::{is_stdin, read_stdin};
 use crate::error::CliError;
@@ -83,9 +84,12 @@ fn walk(
     Ok(())
 }
 
+/// Reads one byte more than a file may have at most: the parser says what is wrong then.
 fn read(path: &Path, name: String) -> Result<Found, CliError> {
-    let bytes = mesh_net::files::read_bounded(path, POLICY_FILE_BYTES_MAX as u64)
-        .map_err(|why| CliError::Refused(Chain(&why).to_string()))?;
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(|why| CliError::file("read", path, why))?;
+    let mut file = file.take(POLICY_FILE_BYTES_MAX as u64 + 1);
+    file.read_to_end(&mut bytes).map_err(|why| CliError::file("read", path, why))?;
     Ok(Found { name, path: path.to_owned(), bytes })
 }
 
@@ -238,6 +242,14 @@ mod tests {
         assert_eq!(error.exit() as u8, 1);
         let text = error.text().unwrap();
         assert!(text.ends_with("error: 1 error in 1 file; nothing was changed"), "{text}");
+    }
+
+    #[test]
+    fn a_file_too_large_is_told_like_other_errors() {
+        let dir = tree(&[("big.toml", &"#".repeat(2 << 20))]);
+        let checked = check_policy(&collect(&[dir.path().join("big.toml")]).unwrap());
+        let text = checked.wrong[0].to_string();
+        assert!(text.contains("big.toml:1:1: file has more than 1048576 bytes"), "{text}");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! [`RunError`]: why a server does not start, or ended.
 
 use std::io;
+use std::sync::Arc;
 
 use mesh_net::tasks::TaskError;
 
@@ -9,7 +10,8 @@ use crate::ca::KekError;
 pub use crate::disk::DiskError;
 use crate::raft::{NodeFailed, OpenError};
 
-/// Why a server does not start, or ended. Its text and its causes say what to do.
+/// Why a server does not start, or ended. Its text, its causes and [`RunError::remedy`] say what to
+/// do.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RunError {
@@ -28,7 +30,7 @@ pub enum RunError {
     #[error("cannot take part in the cluster")]
     Open(#[from] Box<OpenError>),
     /// Raft ended: mostly the disk is full or failing.
-    #[error("{0}; look at the disk (`df`, `dmesg`), then start this server again")]
+    #[error(transparent)]
     Node(#[from] NodeFailed),
     /// A part of the server broke.
     #[error("a part of this server failed")]
@@ -47,15 +49,29 @@ pub enum RunError {
 impl RunError {
     /// What the process exits with: 74 (`EX_IOERR`) if the disk fails, else 1.
     pub fn exit_code(&self) -> u8 {
+        if self.is_disk() { 74 } else { 1 }
+    }
+
+    /// What to do about a disk that fails; other errors say it themselves.
+    pub fn remedy(&self) -> Option<&'static str> {
+        self.is_disk().then_some(
+            "look at the disk (`df`, `dmesg`): free some space or mend it, then start this server \
+             again",
+        )
+    }
+
+    fn is_disk(&self) -> bool {
         let by_disk = matches!(self, Self::Node(_) | Self::Close(_)) || has_io_error(self);
-        if by_disk && !matches!(self, Self::Listen(_)) { 74 } else { 1 }
+        by_disk && !matches!(self, Self::Listen(_))
     }
 }
 
 fn has_io_error(error: &(dyn std::error::Error + 'static)) -> bool {
     let mut next = Some(error);
     while let Some(error) = next {
-        if let Some(io) = error.downcast_ref::<io::Error>() {
+        // The log shares its errors between those who wait for them.
+        let shared = error.downcast_ref::<Arc<io::Error>>().map(Arc::as_ref);
+        if let Some(io) = error.downcast_ref::<io::Error>().or(shared) {
             let kind = io.kind();
             return kind != io::ErrorKind::NotFound && kind != io::ErrorKind::PermissionDenied;
         }
@@ -67,6 +83,7 @@ fn has_io_error(error: &(dyn std::error::Error + 'static)) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::raft::wal::WalError;
 
     #[test]
     fn a_failing_disk_has_its_own_exit_code() {
@@ -77,10 +94,21 @@ mod tests {
         };
         assert_eq!(disk(io::ErrorKind::StorageFull).exit_code(), 74);
         assert_eq!(disk(io::ErrorKind::PermissionDenied).exit_code(), 1);
-        assert_eq!(RunError::Node(NodeFailed("no space".to_owned())).exit_code(), 74);
+        let full = RunError::Node(NodeFailed("no space".to_owned()));
+        assert_eq!(full.exit_code(), 74);
+        assert!(full.remedy().is_some_and(|text| text.contains("free some space")));
+        let log = |kind| {
+            let (op, path) = ("write", "/var/lib/meshd".into());
+            let source = Arc::new(io::Error::from(kind));
+            let error = OpenError::Wal(WalError::Io { op, path, source });
+            RunError::Open(Box::new(error))
+        };
+        assert_eq!(log(io::ErrorKind::StorageFull).exit_code(), 74);
+        assert_eq!(log(io::ErrorKind::PermissionDenied).exit_code(), 1);
         let address = ([127, 0, 0, 1], 7300).into();
         let source = io::Error::from(io::ErrorKind::AddrInUse);
         let taken = ListenError::Bind { what: "api", address, source };
-        assert_eq!(RunError::Listen(Box::new(taken)).exit_code(), 1);
+        let taken = RunError::Listen(Box::new(taken));
+        assert_eq!((taken.exit_code(), taken.remedy()), (1, None));
     }
 }

@@ -29,7 +29,11 @@ async fn act(action: Action) -> ExitCode {
     match action {
         Action::Run(config) => match serve(config).await {
             Ok(()) => ExitCode::SUCCESS,
-            Err(error) => fail(&error, error.exit_code()),
+            Err(error) => {
+                let remedy = error.remedy().map(|text| format!("; {text}")).unwrap_or_default();
+                eprintln!("meshd: {}{remedy}", Chain(&error));
+                ExitCode::from(error.exit_code())
+            }
         },
         Action::Init(options) => match meshd::init::init(options).await {
             Ok(made) => {

@@ -33,6 +33,11 @@ TESTS = {
 # peers that are opaque to HTTP: shown, but no candidate for "best peer" in the HTTP tests
 L4_ONLY = {"ztunnel"} | set(os.environ.get("MB_L4_ONLY", "").split(","))
 
+def machine():
+    """what it ran on, by what the system says of itself"""
+    first = lambda path, key: next((l.split(key)[1].strip(" \t:=\n\"") for l in open(path) if l.startswith(key)), "?")
+    return {"cpu": first("/proc/cpuinfo", "model name"), "cores": os.cpu_count(), "memory_gib": round(int(first("/proc/meminfo", "MemTotal").split()[0]) / 2**20), "os": first("/etc/os-release", "PRETTY_NAME")}
+
 def sh(cmd, **k): return sp.run(cmd, shell=True, capture_output=True, text=True, **k)
 
 def certs():
@@ -74,12 +79,13 @@ class Peer:
         self.dir = os.path.join(ROOT, "state", f"{name}{tag}")
         self.env = dict(os.environ, MB_ROOT=ROOT, MB_DIR=self.dir, MB_CERTS=CERTS, MB_HTTP_BACKEND=BE["http"], MB_H2_BACKEND=BE["h2"], MB_TCP_BACKEND=BE["tcp"],
                         MB_PORT=str(10000 + 20 * Peer.seq), MB_CPUS=a.proxy_cpus, MB_THREADS=str(a.threads), MB_SERVICES=str(services))
-        self.up = False
+        self.up = self.prepared = False
     def call(self, c, *more):
         r = sp.run(["bash", self.script, c, *more], env=self.env, stdout=sp.PIPE, stderr=sp.PIPE if c != "start" else sp.DEVNULL, stdin=sp.DEVNULL, text=True)
         return r.stdout.strip()
     def start(self):
         os.makedirs(self.dir, exist_ok=True)
+        if not self.prepared: self.prepare()
         t = time.time(); self.call("start"); self.up = True
         self.ports = {k: self.call(k + "_port") for k in ("http", "h2", "tcp")}
         for k, p in self.ports.items():
@@ -89,6 +95,12 @@ class Peer:
         self.t_start = time.time() - t
         self.pids = self.call("pids").split()
         return self
+    def prepare(self):
+        """what a subject needs once before it can be started like a peer, such as keys from its own CA"""
+        t = time.time()
+        r = sp.run(["bash", self.script, "prepare"], env=self.env, capture_output=True, stdin=sp.DEVNULL, text=True)
+        if r.returncode: self.call("stop"); sys.exit(f"{self.name}: prepare failed: {r.stderr.strip() or r.stdout.strip()}")
+        self.prepared, self.t_prepare = True, time.time() - t
     def stop(self):
         if self.up: self.call("stop"); self.up = False
     def mem(self):
@@ -147,7 +159,7 @@ def check(peer):
     """one request over each port, and the mTLS port must refuse a client without a certificate"""
     out = []
     for kind, t in (("http", "h1_c1"), ("h2", "grpc_4x32"), ("tcp", "tcp_pp1")):
-        if not peer.ports.get(kind): out.append(f"{kind}:none"); continue
+        if not peer.ports.get(kind): out.append(f"{kind}:not supported"); continue
         j = client(peer.a, peer, t, secs=0.2)
         out.append(f"{kind}:" + ("ok" if j and j.get("ok") and not j["errors"] and not j["non2xx"] else "FAIL " + json.dumps(j)[:300]))
     ib = peer.call("inbound_port")
@@ -231,7 +243,9 @@ def summarise(path, subject=None):
         print(f"### {test}  (`{args}`)")
         rows = []
         for p in peers:
-            if not g(p, "ok"): continue
+            if not g(p, "ok"):
+                if any(r["peer"] == p and r["test"] == test and r["res"] is None for r in recs if r.get("rec") == "run"): rows.append([p, "not supported"] + ["-"] * 12)
+                continue
             m = lambda k: med(g(p, k))
             v, bv = m(key), best[key][0]
             spread = [x for x in g(p, key) if x]
@@ -336,7 +350,7 @@ def main():
     try:
         wait_port(9001); wait_port(9003)
         peers = [Peer(n, a, script=s) for n, s in names]
-        rec(rec="meta", time=time.strftime("%F %T"), profile=a.profile, secs=a.secs, rounds=a.rounds, kernel=os.uname().release, cc=open("/proc/sys/net/ipv4/tcp_congestion_control").read().strip(),
+        rec(rec="meta", time=time.strftime("%F %T"), profile=a.profile, secs=a.secs, rounds=a.rounds, kernel=os.uname().release, **machine(), cc=open("/proc/sys/net/ipv4/tcp_congestion_control").read().strip(),
             versions={p.name: p.call("version") for p in peers})
         phases = a.phases.split(",")
         if "mem" in phases or "size" in phases:
@@ -352,7 +366,7 @@ def main():
                         try:
                             p.env["MB_PORT"] = str(20000 + 20 * len(live)); p.start(); live.append(p); time.sleep(0.7)
                             r, ps = p.mem()
-                            m[f"start_s{size}"] = p.t_start
+                            m[f"start_s{size}"], m[f"prepare_s{size}"] = p.t_start, p.t_prepare
                             if size == sizes[0]: m["idle_rss"], m["idle_pss"] = r, ps
                             else: m[f"svc{size}_rss"], m[f"svc{size}_pss"] = r, ps
                         except Exception as e: print("!!", n, size, e, file=sys.stderr)
@@ -389,7 +403,7 @@ def main():
                         rec(rec="run", peer=p.name, test=t, round=rnd, res=r)
                         if r and "failed" not in r:
                             k = TESTS[t][3]; line.append(f"{p.name}={fmt(r[k])}" + (f"({fmt(r['gbps_core'], 1)}/core)" if k == "gbps" else f"({fmt(r['rps_core'])}/core)" if k == "rps" else "") + (f" ERR{r['errors']}/{r['non2xx']}" if r["errors"] or r["non2xx"] else ""))
-                        elif r: line.append(f"{p.name}=FAILED")
+                        else: line.append(f"{p.name}=FAILED" if r else f"{p.name}=not supported")
                     print(f"[r{rnd}] {t} {TESTS[t][3]}: " + "  ".join(line), flush=True)
     finally:
         for p in peers: p.stop()

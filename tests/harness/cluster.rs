@@ -12,6 +12,7 @@ use tempfile::TempDir;
 use crate::http;
 use crate::net::{Host, Net};
 use crate::notify::Notify;
+use crate::operator::Operator;
 use crate::process::{Process, Ran, binary, output};
 use crate::{eventually, within};
 
@@ -245,11 +246,13 @@ impl Mesh {
 
     /// Runs `mesh` on `host` with the admin token.
     pub fn cli_at(&self, host: &Host, args: &[&str]) -> Ran {
-        let mut command = host.command(path(&binary("mesh")));
-        let servers: Vec<String> = self.servers.iter().map(Server::api).collect();
-        command.env("MESH_ADDR", servers.join(",")).env("MESH_TOKEN_FILE", self.admin_token());
-        command.args(args);
-        output(command, Duration::from_secs(60))
+        Operator { host: host.clone(), ..self.operator() }.cli(args)
+    }
+
+    /// Who runs `mesh` on the first server's host with the admin token.
+    pub fn operator(&self) -> Operator {
+        let servers = self.servers.iter().map(Server::api).collect();
+        Operator { host: self.servers[0].host.clone(), servers, token: self.admin_token() }
     }
 
     /// The JSON that `mesh ... -o json` prints.
@@ -341,7 +344,7 @@ impl Server {
 
     /// Starts its process.
     pub fn start(&mut self) {
-        let mut command = self.host.command(path(&binary("meshd")));
+        let mut command = self.host.mesh("meshd");
         command.arg("--config").arg(self.config());
         self.notify = Some(Notify::bind(&self.dir, &mut command));
         self.process = Some(Process::start(command, &self.dir.join("log")));
@@ -363,7 +366,7 @@ impl Server {
     }
 
     fn init(&self, admin_token: &Path) -> Ran {
-        let mut command = self.host.command(path(&binary("mesh")));
+        let mut command = self.host.mesh("mesh");
         command.args(["init", "--token-out", path(admin_token), "--config", path(&self.config())]);
         for (key, value) in self.settings() {
             command.arg(format!("--{key}")).arg(value);
@@ -376,7 +379,7 @@ impl Server {
             |(key, value): (&str, String)| format!("{} = \"{value}\"\n", key.replace('-', "_"));
         let text: String = self.settings().into_iter().map(line).collect();
         fs::write(self.config(), text).expect("meshd.toml");
-        let mut command = self.host.command(path(&binary("mesh")));
+        let mut command = self.host.mesh("mesh");
         command.args(["server", "join", first, "--token-file", path(token)]);
         command.arg("--config").arg(self.config());
         output(command, Duration::from_secs(30))
@@ -386,7 +389,7 @@ impl Server {
 impl Agent {
     /// Starts its process.
     pub fn start(&mut self) {
-        let mut command = self.host.command(path(&binary("mesh-agent")));
+        let mut command = self.host.mesh("mesh-agent");
         command.arg("--config").arg(self.dir.join("agent.toml"));
         self.notify = Some(Notify::bind(&self.dir, &mut command));
         self.process = Some(Process::start(command, &self.dir.join("log")));
@@ -412,15 +415,14 @@ impl Agent {
     /// # Panics
     /// If it cannot be run.
     pub fn local_cli(&self, uid: Option<u32>, args: &[&str]) -> Ran {
-        let mesh = binary("mesh");
         let mut command = match uid {
             Some(uid) => {
                 // Where Cargo puts it may be out of reach for others.
                 let copy = self.dir.join("mesh");
-                fs::copy(&mesh, &copy).expect("copy of mesh");
+                fs::copy(binary("mesh"), &copy).expect("copy of mesh");
                 self.host.command_as(uid, path(&copy))
             }
-            None => self.host.command(path(&mesh)),
+            None => self.host.mesh("mesh"),
         };
         command.args(args).arg("--socket").arg(self.dir.join("agent.sock"));
         output(command, Duration::from_secs(20))

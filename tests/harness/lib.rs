@@ -5,13 +5,19 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests fail by panicking")]
 
+pub mod backends;
+pub mod clock;
 pub mod cluster;
 pub mod http;
 pub mod load;
+#[path = "../long/mod.rs"]
+pub mod long;
 pub mod net;
 pub mod notify;
+pub mod operator;
 pub mod process;
 pub mod tls;
+pub mod tmpfs;
 pub mod wal;
 
 use std::time::{Duration, Instant};

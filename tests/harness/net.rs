@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use crate::process::run;
+use crate::process::{binary, run};
 
 /// A bridge with hosts; removed when dropped.
 #[derive(Debug)]
@@ -25,6 +25,7 @@ pub struct Host {
     /// Its address on the bridge.
     pub ip: IpAddr,
     namespace: String,
+    env: Vec<(String, String)>,
 }
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -59,7 +60,7 @@ impl Net {
         let (switch, namespace) = (format!("{}-sw", self.id), format!("{}-{name}", self.id));
         let (address, port) = (Ipv4Addr::new(10, 88, 0, number), format!("v{number}"));
         ip(&["netns", "add", &namespace]);
-        let host = Host { name: name.to_owned(), ip: address.into(), namespace };
+        let host = Host { name: name.to_owned(), ip: address.into(), namespace, env: Vec::new() };
         let inside = host.namespace.clone();
         self.hosts.push(host);
         let peer = ["type", "veth", "peer", "name", "eth0", "netns", &inside];
@@ -78,6 +79,13 @@ impl Net {
         self.hosts.iter().find(|host| host.name == name).expect("a host of this net")
     }
 
+    /// Gives `name` to the environment of the mesh's own processes on all hosts taken from now on.
+    pub fn set_env(&mut self, name: &str, value: &str) {
+        for host in &mut self.hosts {
+            host.env.push((name.to_owned(), value.to_owned()));
+        }
+    }
+
     /// A command that runs where all traffic between hosts passes.
     pub fn on_switch(&self, program: &str) -> Command {
         in_namespace(&format!("{}-sw", self.id), program)
@@ -85,9 +93,62 @@ impl Net {
 
     /// Cuts or plugs the cable of the host called `name`.
     pub fn link(&self, name: &str, up: bool) {
-        let number = self.hosts.iter().position(|host| host.name == name).expect("a host") + 1;
         let state = if up { "up" } else { "down" };
-        ip(&["-n", &format!("{}-sw", self.id), "link", "set", &format!("v{number}"), state]);
+        ip(&["-n", &format!("{}-sw", self.id), "link", "set", &self.port(name), state]);
+    }
+
+    /// Makes the cable of the host called `name` bad, both ways: slow by `delay_ms` where the kernel
+    /// has netem, and losing `loss_permille` of a thousand packets. Whether it is slow.
+    ///
+    /// # Panics
+    /// If neither netem nor nftables can do it.
+    pub fn worsen(&self, name: &str, delay_ms: u64, loss_permille: u64) -> bool {
+        let (loss, rest) = (loss_permille / 10, loss_permille % 10);
+        let (delay, jitter) = (format!("{delay_ms}ms"), format!("{}ms", delay_ms / 4));
+        let netem = ["netem", "delay", &delay, &jitter, "loss", &format!("{loss}.{rest}%")];
+        let slow = self.cable(name).into_iter().all(|(mut tc, device)| {
+            tc.args(["qdisc", "replace", "dev", &device, "root"]).args(netem);
+            run(tc, Duration::from_secs(10)).0 == Some(0)
+        });
+        if !slow {
+            let lose = format!("numgen random mod 1000 < {loss_permille} drop");
+            let table = format!(
+                "table inet bad {{ \
+                 chain in {{ type filter hook input priority 0; iifname eth0 {lose}; }}; \
+                 chain out {{ type filter hook output priority 0; oifname eth0 {lose}; }}; }}"
+            );
+            let mut nft = self.host(name).command("nft");
+            nft.arg(&table);
+            let (code, output) = run(nft, Duration::from_secs(10));
+            assert_eq!(code, Some(0), "nft {table}: {output}");
+        }
+        slow
+    }
+
+    /// Makes the cable of the host called `name` good again.
+    pub fn repair(&self, name: &str) {
+        for (mut tc, device) in self.cable(name) {
+            tc.args(["qdisc", "del", "dev", &device, "root"]);
+            // one of the two is there
+            let _result = run(tc, Duration::from_secs(10));
+        }
+        let mut nft = self.host(name).command("nft");
+        nft.args(["delete", "table", "inet", "bad"]);
+        let _result = run(nft, Duration::from_secs(10));
+    }
+
+    /// `tc` at both ends of a host's cable, with the end's name.
+    fn cable(&self, name: &str) -> [(Command, String); 2] {
+        [
+            (self.on_switch("tc"), self.port(name)),
+            (self.host(name).command("tc"), "eth0".to_owned()),
+        ]
+    }
+
+    /// The switch's end of a host's cable.
+    fn port(&self, name: &str) -> String {
+        let at = self.hosts.iter().position(|host| host.name == name).expect("a host");
+        format!("v{}", at + 1)
     }
 }
 
@@ -113,6 +174,17 @@ impl Host {
     /// A command that runs on this host.
     pub fn command(&self, program: &str) -> Command {
         in_namespace(&self.namespace, program)
+    }
+
+    /// A command of the mesh's own, with the environment that such processes have there.
+    ///
+    /// # Panics
+    /// If it was not built.
+    pub fn mesh(&self, name: &str) -> Command {
+        let program = binary(name);
+        let mut command = self.command(program.to_str().expect("a path in UTF-8"));
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
+        command
     }
 
     /// A command that runs on this host as another user.

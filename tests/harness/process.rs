@@ -22,7 +22,10 @@ pub fn binary(name: &str) -> PathBuf {
     let given = std::env::var_os("MESH_TESTS_BIN").map(PathBuf::from);
     let folder = given.unwrap_or_else(|| {
         let own = std::env::current_exe().expect("the test's own path");
-        own.parent().and_then(Path::parent).expect("target/PROFILE").to_owned()
+        let folder = own.parent().expect("target/PROFILE");
+        // tests lie in `deps` below it
+        let deps = folder.ends_with("deps").then(|| folder.parent()).flatten();
+        deps.unwrap_or(folder).to_owned()
     });
     let path = folder.join(name);
     assert!(path.is_file(), "{} is missing: run `cargo build --workspace` first", path.display());

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::Write;
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -20,6 +20,8 @@ const JOB_ORDERS: u16 = 9201;
 const CRON_ORDERS: u16 = 9301;
 /// The listener that routes by Host.
 const BY_HOST: u16 = 7380;
+/// A user that no service runs as.
+const NOBODY: u32 = 65_534;
 
 fn curl(mut command: Command, port: u16, path: &str) -> Ran {
     let url = format!("http://127.0.0.1:{port}{path}");
@@ -29,6 +31,8 @@ fn curl(mut command: Command, port: u16, path: &str) -> Ran {
 
 /// Ports that name a user or a unit, and those who have no business there.
 pub(crate) fn ports_belong_to_their_service(world: &World) {
+    may_host_and_call(world);
+    by_host_and_gone_at_once(world);
     let units = Units::make();
     declare(world, units.as_ref());
     let front = world.front();
@@ -38,14 +42,15 @@ pub(crate) fn ports_belong_to_their_service(world: &World) {
     });
     let ran = curl(front.command_as(JOB_UID, "curl"), JOB_ORDERS, "/job");
     assert!(ran.stdout.contains("/svc/job"), "the backend is told of another caller: {ran:?}");
-    for uid in [0, 65_534, JOB_UID + 1] {
+    for uid in [0, NOBODY, JOB_UID + 1] {
         let ran = curl(front.command_as(uid, "curl"), JOB_ORDERS, "/stolen-by-user");
         assert!(!ran.stdout.ends_with(" 200"), "user {uid} uses the job's port: {ran:?}");
     }
     by_host(world);
-    sent_and_closed_at_once(world);
+    sent_and_closed_at_once(world, JOB_ORDERS);
     if let Some(units) = &units {
         only_its_unit_is_let_in(world, units);
+        by_host_and_unit(world, units);
     }
     let passed = world.asked("/stolen");
     assert_eq!(passed, 0, "requests of others reached the backend");
@@ -56,8 +61,65 @@ fn by_host(world: &World) {
     let front = world.front();
     let ran = curl(front.command_as(JOB_UID, "curl"), BY_HOST, "/job-by-host");
     assert!(ran.stdout.ends_with(" 200") && ran.stdout.contains("/svc/job"), "{ran:?}");
-    let ran = curl(front.command_as(65_534, "curl"), BY_HOST, "/stolen-by-host");
-    assert!(ran.stdout.ends_with(" 403"), "a stranger uses the listener: {ran:?}");
+    for uid in [0, NOBODY, JOB_UID + 1] {
+        let ran = curl(front.command_as(uid, "curl"), BY_HOST, "/stolen-by-host");
+        assert!(is_nobody_here(&ran, uid), "user {uid} uses the listener: {ran:?}");
+    }
+}
+
+/// Whether the listener itself refused `uid`, whatever the rules of the callee are.
+fn is_nobody_here(ran: &Ran, uid: u32) -> bool {
+    let told = ran.stdout.contains(&format!("caller is uid {uid}, which is no service"));
+    told && ran.stdout.ends_with(" 403")
+}
+
+/// The same by systemd unit: a process in the unit's cgroup is the service, and no other is.
+fn by_host_and_unit(world: &World, units: &Units) {
+    let front = world.front();
+    let inside = units.command_in(&units.inside, &front.command("curl"));
+    let ran = curl(inside, BY_HOST, "/cron-by-host");
+    assert!(ran.stdout.ends_with(" 200") && ran.stdout.contains("/svc/cron"), "{ran:?}");
+    for (who, command) in units.others(&front.command("curl")) {
+        let ran = curl(command, BY_HOST, "/stolen-by-host");
+        assert!(is_nobody_here(&ran, 0), "{who} uses the listener: {ran:?}");
+    }
+}
+
+/// A socket whose maker is gone says that it is root's while what was sent can still be read. So
+/// there is a service that runs as root, and a stranger who is gone at once must not become it. No
+/// service names a unit meanwhile: that alone would make callers without a cgroup unknown.
+fn by_host_and_gone_at_once(world: &World) {
+    let front = world.front();
+    let text = "[instance.chief-1]\nservice = \"chief\"\nport = 8103\nuser = \"root\"\n";
+    let file = world.mesh.agent("front").dir.join("services.d/chief.toml");
+    fs::write(&file, text).unwrap();
+    eventually("root is let in as chief", Duration::from_secs(10), || {
+        let ran = curl(front.command("curl"), BY_HOST, "/chief");
+        (ran.stdout.ends_with(" 200") && ran.stdout.contains("/svc/chief")).then_some(())
+    });
+    front.run(|| {
+        let nobody = rustix::thread::Uid::from_raw(NOBODY);
+        // Of this thread alone, which ends here: its sockets are that user's.
+        rustix::thread::set_thread_res_uid(nobody, nobody, nobody).unwrap();
+        let waited = mesh_tests::http::get(local(BY_HOST), "orders", "/stolen-by-nobody").unwrap();
+        assert_eq!(waited.status, 403, "who waits is known: {waited:?}");
+        send_and_close(BY_HOST);
+    });
+    nothing_came_of_it(world);
+    fs::remove_file(&file).unwrap();
+    eventually("root is nobody again", Duration::from_secs(10), || {
+        let ran = curl(front.command("curl"), BY_HOST, "/chief-no-more");
+        is_nobody_here(&ran, 0).then_some(())
+    });
+}
+
+/// Lets the callers' host have the services of these tests, and those call orders.
+fn may_host_and_call(world: &World) {
+    let mesh = &world.mesh;
+    let node = ["node", "policy", "front", "--service", "web,batch,job,cron,chief"];
+    mesh.cli(&node).good();
+    let rule = "[[allow.orders]]\nname = \"more\"\nfrom = [\"job\", \"cron\", \"chief\"]\n";
+    mesh.apply("callers.toml", rule);
 }
 
 fn declare(world: &World, units: Option<&Units>) {
@@ -72,42 +134,48 @@ fn declare(world: &World, units: Option<&Units>) {
             units.unit
         ));
     }
-    let mesh = &world.mesh;
-    let node = ["node", "policy", "front", "--service", "web,batch,job,cron"];
-    mesh.cli(&node).good();
-    mesh.apply("callers.toml", "[[allow.orders]]\nname = \"more\"\nfrom = [\"job\", \"cron\"]\n");
     // The agent watches the folder.
-    fs::write(mesh.agent("front").dir.join("services.d/callers.toml"), text).unwrap();
+    fs::write(world.mesh.agent("front").dir.join("services.d/callers.toml"), text).unwrap();
 }
 
 /// As root, who is not the job: the agent must not take the socket's word once its maker is gone.
-fn sent_and_closed_at_once(world: &World) {
-    let front = world.front();
-    let address = local(JOB_ORDERS);
-    front.run(|| {
-        for round in 0..150 {
-            let path = format!("/stolen-at-once-{round}");
-            let request =
-                format!("GET {path} HTTP/1.1\r\nhost: orders\r\nconnection: close\r\n\r\n");
-            let Ok(mut stream) = TcpStream::connect_timeout(&address, Duration::from_secs(2))
-            else {
-                continue;
-            };
-            match round % 3 {
-                // A reset instead of an orderly end, before anything is read.
-                0 => set_socket_linger(&stream, Some(Duration::ZERO)).unwrap(),
-                1 => stream.set_nodelay(true).unwrap(),
-                _ => {}
-            }
-            // The agent may be faster and have closed already.
-            let _closed = stream.write_all(request.as_bytes());
+fn sent_and_closed_at_once(world: &World, port: u16) {
+    world.front().run(|| send_and_close(port));
+    nothing_came_of_it(world);
+}
+
+/// Sends whole requests to `port` and is gone, in three ways.
+fn send_and_close(port: u16) {
+    for round in 0..150 {
+        let path = format!("/stolen-at-once-{round}");
+        let request = format!("GET {path} HTTP/1.1\r\nhost: orders\r\nconnection: close\r\n\r\n");
+        let Ok(mut stream) = TcpStream::connect_timeout(&local(port), Duration::from_secs(2))
+        else {
+            continue;
+        };
+        match round % 3 {
+            // A reset instead of an orderly end, before anything is read.
+            0 => set_socket_linger(&stream, Some(Duration::ZERO)).unwrap(),
+            1 => stream.set_nodelay(true).unwrap(),
+            _ => {}
         }
-    });
-    // A request that may pass, after them: what they sent would be in the log by now.
+        // The agent may be faster and have closed already.
+        let _closed = stream.write_all(request.as_bytes());
+    }
+}
+
+/// A request that may pass, after those of [`send_and_close`]: what they sent would be in the log
+/// by then.
+fn nothing_came_of_it(world: &World) {
     std::thread::sleep(Duration::from_millis(300));
-    let after = front.run(|| mesh_tests::http::get(local(WEB_ORDERS), "orders", "/after-them"));
+    let before = world.asked("/after-them");
+    let after =
+        world.front().run(|| mesh_tests::http::get(local(WEB_ORDERS), "orders", "/after-them"));
     assert_eq!(after.unwrap().status, 200);
-    assert_eq!(world.asked("/after-them"), 1);
+    // nginx writes its line after it has answered.
+    eventually("the request is in the log", Duration::from_secs(5), || {
+        (world.asked("/after-them") == before + 1).then_some(())
+    });
     assert_eq!(world.asked("/stolen-at-once"), 0, "a client that sent and closed got through");
 }
 
@@ -120,13 +188,7 @@ fn only_its_unit_is_let_in(world: &World, units: &Units) {
     });
     let ran = curl(units.command_in(&units.inside, &front.command("curl")), CRON_ORDERS, "/cron");
     assert!(ran.stdout.contains("/svc/cron"), "the backend is told of another caller: {ran:?}");
-    let others = [
-        ("no unit", front.command("curl")),
-        ("another unit", units.command_in(&units.other, &front.command("curl"))),
-        // As a user could make it: alike in its last part.
-        ("a unit of the same name", units.command_in(&units.alike, &front.command("curl"))),
-    ];
-    for (who, command) in others {
+    for (who, command) in units.others(&front.command("curl")) {
         let ran = curl(command, CRON_ORDERS, "/stolen-by-unit");
         assert!(!ran.stdout.ends_with(" 200"), "{who} uses the unit's port: {ran:?}");
     }
@@ -170,6 +232,18 @@ impl Units {
         }
     }
 
+    /// `command` by processes that are not the unit's, and who those are.
+    fn others(&self, command: &Command) -> [(&'static str, Command); 3] {
+        let mut nowhere = Command::new(command.get_program());
+        nowhere.args(command.get_args());
+        [
+            ("no unit", nowhere),
+            ("another unit", self.command_in(&self.other, command)),
+            // As a user could make it: alike in its last part.
+            ("a unit of the same name", self.command_in(&self.alike, command)),
+        ]
+    }
+
     /// `command`, started from within the cgroup at `unit`.
     fn command_in(&self, unit: &Path, command: &Command) -> Command {
         let mut within = Command::new("sh");
@@ -187,43 +261,4 @@ impl Drop for Units {
             let _left = fs::remove_dir(path);
         }
     }
-}
-
-/// Between hosts nothing can be read: neither headers nor bodies, one way or the other.
-pub(crate) fn nothing_is_readable_between_hosts(world: &World) {
-    let pcap = world.mesh.folder("capture").join("traffic.pcap");
-    let mut tcpdump = world.mesh.net.on_switch("tcpdump");
-    tcpdump.args(["-i", "br0", "-s", "0", "-U", "-Z", "root", "-w"]).arg(&pcap);
-    let log = world.mesh.folder("capture").join("log");
-    let mut capture = mesh_tests::process::Process::start(tcpdump, &log);
-    eventually("the capture runs", Duration::from_secs(10), || {
-        capture.output().contains("listening on").then_some(())
-    });
-    let (header, body) = ("marker-7f3a91-header", "marker-c05d42-body");
-    let front = world.front();
-    front.run(|| {
-        let mut open = mesh_tests::http::Connection::open(local(WEB_ORDERS), "orders").unwrap();
-        for _ in 0..5 {
-            let answer = open.send("POST", "/marked", &[("x-marker", header)], body).unwrap();
-            assert_eq!(answer.status, 200);
-            assert!(answer.body.contains(header), "the marker went there and back: {answer:?}");
-        }
-        // In the clear, so that the capture is known to see what passes.
-        let plain: SocketAddr = (world.back().ip, 9).into();
-        let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
-        socket.send_to(b"marker-000000-clear", plain).unwrap();
-    });
-    let read = || fs::read(&pcap).unwrap_or_default();
-    let holds = |bytes: &[u8], text: &str| {
-        bytes.windows(text.len()).any(|window| window == text.as_bytes())
-    };
-    eventually("the capture holds what was in the clear", Duration::from_secs(10), || {
-        holds(&read(), "marker-000000-clear").then_some(())
-    });
-    assert_eq!(capture.stop(Duration::from_secs(10)), Some(0), "{}", capture.output());
-    let bytes = read();
-    for text in [header, body, "/marked", "x-marker"] {
-        assert!(!holds(&bytes, text), "{text:?} can be read between the hosts");
-    }
-    println!("measured: capture of {} bytes between hosts, no marker in it", bytes.len());
 }

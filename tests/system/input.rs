@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
-use mesh_tests::cluster::{Mesh, path};
+use mesh_tests::cluster::Mesh;
 use mesh_tests::net::{Host, Net};
 use mesh_tests::process::output;
 use mesh_tests::{Needs, has, within};
@@ -22,7 +22,6 @@ fn wrong_input_is_refused_and_changes_nothing() {
         return;
     }
     let mut mesh = Mesh::start(Net::new(&["ctl-1", "n1", "n2", "n3", "n4"]), &["ctl-1"]);
-    policy_text(&mesh);
     policy_past_the_command(&mesh);
     a_token_used_twice(&mut mesh);
     a_token_too_late(&mut mesh);
@@ -32,100 +31,56 @@ fn wrong_input_is_refused_and_changes_nothing() {
     a_port_taken_from_the_agent(&mut mesh);
 }
 
-/// Text, where the error is, and a word that says what is wrong or expected.
-fn rows() -> Vec<(&'static str, Vec<u8>, &'static str, &'static str)> {
-    let service = |line: &str| format!("[service.orders]\n{line}\n").into_bytes();
-    let named = |name: &str| format!("\n[service.{name}]\nprotocol = \"http\"\n").into_bytes();
-    let (long, deep) = ("a".repeat(64), "[".repeat(10_000));
-    let dotted = vec!["a"; 10_000].join(".");
-    vec![
-        ("an unknown key", service("timeot = \"2s\""), ":2:1", "timeout"),
-        ("a key given twice", service("timeout = \"2s\"\ntimeout = \"3s\""), ":3:1", "twice"),
-        ("a key that looks alike", service("рrotocol = \"http\""), ":2:1", "unquoted key"),
-        ("the same in quotes", service("\"рrotocol\" = \"http\""), ":2:1", "unknown"),
-        ("no UTF-8", b"[service.orders]\nprotocol = \"\xff\"\n".to_vec(), ":2:", "UTF-8"),
-        ("not a number", service("timeout = nan"), ":2:11", "expected"),
-        ("a number too large", service("timeout = 99999999999999999999"), ":2:", "expected"),
-        ("a date", service("timeout = 2026-01-01"), ":2:11", "expected"),
-        ("deep arrays", service(&format!("timeout = {deep}")), ":2:", ""),
-        ("deep keys", service(&format!("{dotted} = 1")), ":", "too deep"),
-        ("a table of the host", service(WEB), ":2:", "services.d"),
-        ("a name in upper case", named("Orders"), ":2:10", "a-z"),
-        ("a name with a path", named("\"../orders\""), ":2:10", "a-z"),
-        ("a name in another script", named("\"örders\""), ":2:10", "a-z"),
-        ("a name too long", named(&long), ":2:10", "63"),
-        ("no name", named("\"\""), ":2:10", "expected"),
-    ]
-}
-
-fn version(mesh: &Mesh) -> u64 {
+/// The version of policy in force.
+pub(crate) fn version(mesh: &Mesh) -> u64 {
     mesh.json(&["status"])["status"]["policy_version"].as_u64().unwrap()
-}
-
-fn policy_text(mesh: &Mesh) {
-    let before = version(mesh);
-    let file = mesh.folder("input").join("row.toml");
-    let mut wrong = Vec::new();
-    for (what, text, place, word) in rows() {
-        fs::write(&file, text).unwrap();
-        for command in ["lint", "apply"] {
-            let ran = mesh.cli(&[command, path(&file)]);
-            // To look is the purpose of `lint`: what it finds is its output.
-            let said = if command == "lint" { &ran.stdout } else { &ran.stderr };
-            let told = said.contains(&format!("row.toml{place}")) && said.contains(word);
-            if ran.code != Some(1) || !told {
-                wrong.push(format!("{what}, {command}: expected {place} {word:?}: {ran:?}"));
-            }
-        }
-    }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    // More than one fault is told at once.
-    fs::write(&file, "[service.Orders]\nprotocol = \"http\"\n[[alow.cache]]\n").unwrap();
-    let both = mesh.cli(&["apply", path(&file)]);
-    both.bad(1, "row.toml:1:10").bad(1, "row.toml:3:3");
-    fs::write(&file, format!("# {}\n", "x".repeat(5 << 20))).unwrap();
-    mesh.cli(&["apply", path(&file)]).bad(1, "row.toml");
-    assert_eq!(version(mesh), before, "policy changed");
 }
 
 /// The server does not rely on what the command has looked at.
 fn policy_past_the_command(mesh: &Mesh) {
     let before = version(mesh);
-    let body = mesh.folder("input").join("body.json");
-    let file = |name: &str, text: &str| {
-        serde_json::json!({
-            "expected": null, "files": [[name, text]], "prune": false, "dry_run": false,
-            "message": "",
-        })
-        .to_string()
-    };
     let bad = "[service.orders]\ntimeot = \"2s\"\n";
     let rows = [
-        ("a policy that is wrong", file("row.toml", bad), "400", "row.toml:2:1"),
-        ("a file's name that is a path", file("../row.toml", "[service.a]\n"), "400", ""),
+        ("a policy that is wrong", apply_body("row.toml", bad), "400", "row.toml:2:1"),
+        ("a file's name that is a path", apply_body("../row.toml", "[service.a]\n"), "400", ""),
         ("another shape", "{\"files\": 7}".to_owned(), "400", ""),
         ("no JSON", "{".to_owned(), "400", ""),
         ("deep JSON", "[".repeat(100_000), "400", ""),
-        ("too much", file("row.toml", &"#".repeat(12 << 20)), "4", ""),
+        ("too much", apply_body("row.toml", &"#".repeat(12 << 20)), "4", ""),
     ];
-    let token = fs::read_to_string(mesh.admin_token()).unwrap();
-    let header = mesh.folder("input").join("header");
-    fs::write(&header, format!("authorization: Bearer {}", token.trim())).unwrap();
-    let server = mesh.server("ctl-1");
     for (what, text, status, word) in rows {
-        fs::write(&body, text).unwrap();
-        let mut curl = server.host.command("curl");
-        curl.args(["-sk", "-w", " %{http_code}", "--max-time", "10", "-X", "POST"]);
-        curl.args(["-H", "content-type: application/json", "-H", "expect:"]);
-        curl.args(["-H", &format!("@{}", header.display())]);
-        curl.args(["--data-binary", &format!("@{}", body.display())]);
-        curl.arg(format!("https://{}/v1/policy/apply", server.api()));
-        let ran = output(curl, Duration::from_secs(20));
-        let found = ran.stdout.rsplit(' ').next().unwrap_or_default();
-        assert!(found.starts_with(status), "{what}: {ran:?}");
-        assert!(ran.stdout.contains(word), "{what}: {word:?} is not in {ran:?}");
+        let (found, answer) = apply_by_api(mesh, &text);
+        assert!(found.starts_with(status), "{what}: {found} {answer}");
+        assert!(answer.contains(word), "{what}: {word:?} is not in {answer}");
     }
     assert_eq!(version(mesh), before, "policy changed");
+}
+
+/// Posts `text` as an apply, past the command: the status and the body of the answer.
+pub(crate) fn apply_by_api(mesh: &Mesh, text: &str) -> (String, String) {
+    let (body, header) = (mesh.folder("api").join("body"), mesh.folder("api").join("header"));
+    let token = fs::read_to_string(mesh.admin_token()).unwrap();
+    fs::write(&header, format!("authorization: Bearer {}", token.trim())).unwrap();
+    fs::write(&body, text).unwrap();
+    let server = mesh.server("ctl-1");
+    let mut curl = server.host.command("curl");
+    // Over HTTP/2 it takes an answer that does not wait for all of a body for an error.
+    curl.args(["-skS", "--http1.1", "-w", " %{http_code}", "--max-time", "10", "-X", "POST"]);
+    curl.args(["-H", "content-type: application/json"]);
+    curl.args(["-H", &format!("@{}", header.display())]);
+    curl.args(["--data-binary", &format!("@{}", body.display())]);
+    curl.arg(format!("https://{}/v1/policy/apply", server.api()));
+    let ran = output(curl, Duration::from_secs(20));
+    let (answer, status) = ran.stdout.rsplit_once(' ').expect("a status");
+    (status.to_owned(), format!("{answer}{}", ran.stderr))
+}
+
+/// The body of an apply of one file.
+pub(crate) fn apply_body(name: &str, text: &str) -> String {
+    serde_json::json!({
+        "expected": null, "files": [[name, text]], "prune": false, "dry_run": false, "message": "",
+    })
+    .to_string()
 }
 
 /// Starts the agent on `host`, which must end with `said` in its log.

@@ -4,14 +4,22 @@
 
 mod bring_up;
 mod callers;
+mod capture;
 mod change;
 mod disk;
 mod durability;
+mod exposed;
 mod faults;
 mod handshakes;
 mod input;
+mod keys;
+mod long;
+mod scale;
 mod security;
+mod servers;
+mod texts;
 mod world;
+mod wrong_text;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -1,14 +1,14 @@
 //! Who may do what, on one mesh: callers, handshakes, and what an eavesdropper or a thief sees.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use mesh_net::token::JoinToken;
 use mesh_tests::cluster::Mesh;
 use mesh_tests::{Needs, has};
 
 use crate::world::World;
-use crate::{callers, handshakes, turn};
+use crate::{callers, capture, handshakes, keys, turn};
 
 #[test]
 fn identities_cannot_be_borrowed_and_traffic_cannot_be_read() {
@@ -17,9 +17,10 @@ fn identities_cannot_be_borrowed_and_traffic_cannot_be_read() {
         return;
     }
     let Some(world) = World::start() else { return };
-    callers::nothing_is_readable_between_hosts(&world);
+    capture::nothing_is_readable_between_hosts(&world);
     callers::ports_belong_to_their_service(&world);
     handshakes::only_the_right_certificates_are_let_in(&world);
+    keys::no_key_leaves_its_host(&world);
     no_secret_lies_about(&world.mesh);
 }
 
@@ -36,18 +37,11 @@ fn no_secret_lies_about(mesh: &Mesh) {
     let hosts = ["ctl-1", "ctl-2", "ctl-3", "front", "back"];
     let dirs = hosts.map(|host| mesh.folder(host));
     let places = dirs.iter().flat_map(|dir| [dir.join("data"), dir.join("log")]);
-    let files: Vec<PathBuf> = places.flat_map(|place| files(&place)).collect();
+    let files: Vec<PathBuf> = places.flat_map(|place| keys::files(&place)).collect();
     assert!(files.len() > 30, "only {} files were looked at", files.len());
     for file in &files {
         let bytes = fs::read(file).unwrap_or_default();
         let found = |secret: &&Vec<u8>| bytes.windows(secret.len()).any(|part| part == *secret);
         assert!(!secrets.iter().any(|secret| found(&secret)), "a secret is in {}", file.display());
-    }
-}
-
-fn files(place: &Path) -> Vec<PathBuf> {
-    match fs::read_dir(place) {
-        Ok(entries) => entries.flat_map(|entry| files(&entry.unwrap().path())).collect(),
-        Err(_) => vec![place.to_owned()],
     }
 }

@@ -44,7 +44,8 @@ pub fn plan(host: &HostState, advertised: IpAddr) -> Plan {
     plan
 }
 
-/// Publishes the exposed ports: at each change of `host`, and every minute, until `shutdown`.
+/// Publishes the exposed ports until `shutdown`: looks at each change of `host` and every minute,
+/// and every five seconds while one is exposed, so that who mends it soon sees that it is mended.
 pub async fn run(
     mut host: watch::Receiver<Arc<HostState>>, advertised: IpAddr,
     exposed: watch::Sender<Vec<ExposedPort>>, shutdown: CancellationToken,
@@ -65,10 +66,11 @@ pub async fn run(
             }
             changed
         });
+        let pause = if exposed.borrow().is_empty() { EVERY } else { EVERY_EXPOSED };
         // Cancel safe: nothing is taken.
         tokio::select! {
             () = shutdown.cancelled() => return,
-            () = tokio::time::sleep(EVERY) => {}
+            () = tokio::time::sleep(pause) => {}
             changed = host.changed() => if changed.is_err() { return },
         }
     }
@@ -85,7 +87,9 @@ async fn look(plan: Plan) -> Vec<ExposedPort> {
     found
 }
 
+/// Applications see each look as a connection that says nothing, so there are few.
 const EVERY: Duration = Duration::from_secs(60);
+const EVERY_EXPOSED: Duration = Duration::from_secs(5);
 /// The address is this host's own: it answers or refuses at once.
 const TRY: Duration = Duration::from_millis(250);
 

@@ -129,6 +129,12 @@ impl Connections {
         denied.inspect(|entry| entry.close.cancel()).count()
     }
 
+    /// Keeps everybody from entering, until dropped.
+    #[cfg(test)]
+    pub(super) fn hold(&self) -> impl Sized {
+        self.lock()
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Entry>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -186,6 +192,15 @@ impl Drop for Registered {
     fn drop(&mut self) {
         self.connections.lock().remove(&self.id);
         self.connections.idle.notify_waiters();
+    }
+}
+
+impl Proxy {
+    /// Enters a call, and only then loads the snapshot that it is decided by: a change is in that
+    /// snapshot, or is seen by the next check.
+    pub(super) fn enter(&self, check: Check) -> (Registered, Arc<ProxySnapshot>) {
+        let registered = self.connections.register(check);
+        (registered, self.load())
     }
 }
 

@@ -204,9 +204,7 @@ impl Proxy {
         });
         let (of, wanted) = (service.clone(), Arc::clone(&asked));
         let check = Check::Http { peer: Arc::clone(peer), service: of, asked: wanted };
-        // before the snapshot is loaded: what changes from now on is seen by the next check
-        let registered = self.connections.register(check);
-        let snapshot = self.load();
+        let (registered, snapshot) = self.enter(check);
         let decided = self.decide(&snapshot, peer, service, Some(&asked));
         let rule = decided.as_ref().ok().map(|decision| decision.reason.id());
         let outcome = match decided.and_then(|_| local(&snapshot, service, target)) {
@@ -307,8 +305,7 @@ impl Proxy {
     ) -> Result<Taken, Refusal> {
         let began = Instant::now();
         let check = Check::Tcp { peer: Arc::clone(peer), service: service.clone() };
-        let registered = self.connections.register(check);
-        let snapshot = self.load();
+        let (registered, snapshot) = self.enter(check);
         let taken = async {
             let decision = self.decide(&snapshot, peer, service, None)?;
             let instance = local(&snapshot, service, target)?;

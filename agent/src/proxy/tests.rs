@@ -4,5 +4,6 @@
 mod hostile_peers;
 mod http_calls;
 mod lasting_calls;
+mod one_snapshot;
 mod tcp_calls;
 mod world;

@@ -20,12 +20,22 @@ pub(super) async fn status(context: &Context) -> Result<(), CliError> {
     let client = credentials.client(context.addresses())?;
     let status = client.status().await?.value;
     // Without a leader only stale reads are answered, and that is when status matters.
-    let read = if status.leader.is_none() { ReadOptions::stale() } else { context.read() };
+    let (read, heard) = match status.leader {
+        Some(_) => (context.read(), ReadOptions::default()),
+        None => (ReadOptions::stale(), ReadOptions::stale()),
+    };
     let servers = each(&credentials, client.servers(read).await?.value).await?;
-    let agents = client.agents().await?.value;
+    let agents = client.agents(heard).await?.value;
     let nodes = client.nodes(read).await?.value;
+    let mut instances = Vec::new();
+    for agent in agents.iter().filter(|agent| !agent.report.exposed.is_empty()) {
+        // A node may be gone by now; what it exposed is said without its service then.
+        let node = client.node(&agent.node, read).await;
+        instances.extend(node.map(|answer| answer.value.instances).unwrap_or_default());
+    }
     let now = now();
-    let health = render::judge(status, servers, agents, &nodes, now);
+    let said = render::Said { status, servers, agents, nodes, instances };
+    let health = render::judge(said, now);
     context.output.show(&health, || render::status(&health, now))?;
     if health.ok { Ok(()) } else { Err(CliError::No) }
 }
@@ -98,7 +108,7 @@ async fn laggards(client: &Client, wanted: Revision) -> Result<Waiting, CliError
         let names = vec![format!("server {} (at {})", status.server, status.revision)];
         return Ok(Waiting { agents: 0, names });
     }
-    let agents = client.agents().await?.value;
+    let agents = client.agents(ReadOptions::default()).await?.value;
     let connected = agents.iter().filter(|agent| agent.connected);
     let names = connected.clone().filter(|agent| lags(agent, wanted));
     let names = names.map(|agent| agent.node.to_string()).collect();

@@ -13,6 +13,6 @@ mod samples;
 pub(crate) use members::{members, node, nodes, servers};
 pub(crate) use policy::{applied, objects};
 pub(crate) use services::{host_services, service, services};
-pub(crate) use status::{Asked, judge, status};
+pub(crate) use status::{Asked, Said, judge, status};
 pub(crate) use tokens::{purpose, tokens};
 pub(crate) use why::why;

@@ -114,17 +114,20 @@ pub(super) fn services() -> Vec<ServiceSummary> {
     ]
 }
 
-pub(super) fn service() -> ServiceAnswer {
+fn instance(id: &str, service: &str) -> Instance {
     let spec = InstanceSpec {
-        id: "orders-2".parse().unwrap(),
-        service: "orders".parse().unwrap(),
+        id: id.parse().unwrap(),
+        service: service.parse().unwrap(),
         port: 8080,
         meta: [("version".to_owned(), "2".to_owned())].into(),
         upstreams: vec![],
         health: Health::Passing,
         checks: Default::default(),
     };
-    let (node, modified) = ("db-1".parse().unwrap(), Revision::new(1, 40));
+    Instance { node: "db-1".parse().unwrap(), spec, modified: Revision::new(1, 40) }
+}
+
+pub(super) fn service() -> ServiceAnswer {
     ServiceAnswer {
         summary: services().remove(0),
         id: id("svc/orders"),
@@ -132,7 +135,7 @@ pub(super) fn service() -> ServiceAnswer {
             endpoint("orders-1", EndpointState::Critical),
             endpoint("orders-2", EndpointState::Healthy),
         ],
-        instances: vec![Instance { node, spec, modified }],
+        instances: vec![instance("orders-2", "orders")],
         policy: "[service.orders]\nprotocol = \"http\"\n".into(),
     }
 }
@@ -152,6 +155,12 @@ pub(super) fn servers() -> Vec<ServerInfo> {
 
 pub(super) fn asked() -> Vec<super::Asked> {
     servers().into_iter().map(|info| super::Asked::new(info, Ok(status()))).collect()
+}
+
+pub(super) fn said() -> super::Said {
+    let instances = vec![instance("db-1", "db")];
+    let (servers, agents, nodes) = (asked(), agents(), nodes());
+    super::Said { status: status(), servers, agents, nodes, instances }
 }
 
 pub(super) fn nodes() -> Vec<Node> {

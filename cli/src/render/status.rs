@@ -1,9 +1,10 @@
 //! `mesh status`: is the mesh well?
 
 use mesh_core::api::{AgentStatus, ServerInfo, ServerStatus};
-use mesh_core::catalog::Node;
+use mesh_core::catalog::{Instance, Node};
 use mesh_core::policy::AccessMode;
 use mesh_core::revision::Revision;
+use mesh_core::stream::ExposedPort;
 use mesh_core::time::UnixMillis;
 use serde::Serialize;
 
@@ -50,11 +51,24 @@ impl Asked {
     }
 }
 
+/// What the servers said.
+#[derive(Debug)]
+pub(crate) struct Said {
+    /// The server asked.
+    pub(crate) status: ServerStatus,
+    /// The control servers, each asked itself.
+    pub(crate) servers: Vec<Asked>,
+    /// The agents.
+    pub(crate) agents: Vec<AgentStatus>,
+    /// The nodes.
+    pub(crate) nodes: Vec<Node>,
+    /// The instances of those nodes that have exposed ports.
+    pub(crate) instances: Vec<Instance>,
+}
+
 /// Finds what is wrong. Pure: `now` tells which certificates have ended.
-pub(crate) fn judge(
-    status: ServerStatus, servers: Vec<Asked>, agents: Vec<AgentStatus>, nodes: &[Node],
-    now: UnixMillis,
-) -> Health {
+pub(crate) fn judge(said: Said, now: UnixMillis) -> Health {
+    let Said { status, servers, agents, nodes, instances } = said;
     let mut problems = Vec::new();
     if status.leader.is_none() {
         let how = "a majority of them must run and reach each other";
@@ -63,6 +77,9 @@ pub(crate) fn judge(
     problems.extend(server_problems(&servers));
     for agent in &agents {
         problems.extend(agent_problems(agent, now));
+        problems.extend(agent.report.exposed.iter().map(|port| exposed(agent, port, &instances)));
+        let warnings = agent.report.warnings.iter();
+        problems.extend(warnings.map(|text| format!("{}: {}", agent.node, plain(text))));
     }
     for node in nodes.iter().filter(|node| !agents.iter().any(|agent| agent.node == node.name)) {
         problems.push(format!("{}: its agent has not connected to these servers", node.name));
@@ -113,15 +130,18 @@ fn agent_problems(agent: &AgentStatus, now: UnixMillis) -> Vec<String> {
             relative(*end, now)
         ));
     }
-    for port in &agent.report.exposed {
-        found.push(format!(
-            "{node}: {} answers at {} without the agent, so no rule protects it there; let it \
-             listen on 127.0.0.1 or block the port",
-            port.instance, port.address
-        ));
-    }
-    found.extend(agent.report.warnings.iter().map(|text| format!("{node}: {}", plain(text))));
     found
+}
+
+/// What an exposed port means and what to do; `instances` tell whose it is.
+fn exposed(agent: &AgentStatus, port: &ExposedPort, instances: &[Instance]) -> String {
+    let known = instances.iter().find(|i| i.node == agent.node && i.spec.id == port.instance);
+    let service = known.map_or_else(String::new, |i| format!(" of service {}", i.spec.service));
+    format!(
+        "{}: {}{service} answers at {} without the agent, so no rule protects it there; let it \
+         listen on 127.0.0.1",
+        agent.node, port.instance, port.address
+    )
 }
 
 fn notes(status: &ServerStatus, agents: &[AgentStatus], now: UnixMillis) -> Vec<String> {
@@ -259,8 +279,7 @@ mod tests {
 
     #[test]
     fn a_sick_mesh_says_what_is_wrong_and_where() {
-        let health =
-            judge(samples::status(), samples::asked(), samples::agents(), &samples::nodes(), NOW);
+        let health = judge(samples::said(), NOW);
         let want = "\
 mesh      0123456789ab.mesh.internal (dc1)
 policy    v4, access enforce, revision 1.42
@@ -278,7 +297,7 @@ web-7  live   synced       ends in 11h     4s ago  -              0.1.0
 × db-1: no connection, last seen 3m ago; it serves what it had then
 × db-1: behind by 4 (has 1.38, wants 1.42)
 × db-1: the certificate of spiffe://0123456789ab.mesh.internal/ns/default/dc/dc1/svc/db expired 2h ago
-× db-1: db-1 answers at 10.0.0.3:5432 without the agent, so no rule protects it there; let it listen on 127.0.0.1 or block the port
+× db-1: db-1 of service db answers at 10.0.0.3:5432 without the agent, so no rule protects it there; let it listen on 127.0.0.1
 4 problems";
         assert_eq!(golden(&health), want);
         assert!(!health.ok);
@@ -286,25 +305,27 @@ web-7  live   synced       ends in 11h     4s ago  -              0.1.0
 
     #[test]
     fn a_well_mesh_is_ok() {
-        let agents = samples::agents().into_iter().filter(|agent| agent.connected).collect();
-        let nodes: Vec<Node> = samples::nodes().into_iter().skip(1).collect();
-        let health = judge(samples::status(), samples::asked(), agents, &nodes, NOW);
+        let mut said = samples::said();
+        said.agents.retain(|agent| agent.connected);
+        said.nodes.remove(0);
+        let health = judge(said, NOW);
         assert!(health.ok, "{:?}", health.problems);
         assert!(golden(&health).ends_with("\n\n✓ nothing is wrong"));
     }
 
     #[test]
     fn silence_is_a_problem() {
-        let mut status = samples::status();
-        status.leader = None;
-        let health = judge(status, samples::asked(), vec![], &samples::nodes(), NOW);
+        let mut said = Said { agents: vec![], ..samples::said() };
+        said.status.leader = None;
+        let health = judge(said, NOW);
         let found: Vec<&str> =
             health.problems.iter().filter_map(|text| text.split(':').next()).collect();
         assert_eq!(found, ["the servers have no leader, so nothing can change", "db-1", "web-7"]);
         let mut servers = samples::asked();
         let first = servers.remove(0).info;
         servers.insert(0, Asked::new(first, Err("refused".to_owned())));
-        let health = judge(samples::status(), servers, vec![], &[], NOW);
+        let said = Said { servers, agents: vec![], nodes: vec![], ..samples::said() };
+        let health = judge(said, NOW);
         let want = [
             "1 of 2 voting servers answer, expected a majority: nothing can change, traffic goes on",
             "ctl-1: no answer at 10.0.0.1:7300: refused",

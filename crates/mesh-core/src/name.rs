@@ -27,7 +27,8 @@ pub enum InvalidName {
     },
     /// A character outside the alphabet, or a hyphen at an end.
     #[error(
-        "{what} {text:?} has {found:?} at byte {at}, expected a-z and 0-9, with '-' only inside"
+        "{what} {text:?} has {} at byte {at}, expected a-z and 0-9, with '-' only inside",
+        shown(*found)
     )]
     Char {
         /// Which kind of name.
@@ -47,6 +48,11 @@ pub enum InvalidName {
         /// The text.
         text: String,
     },
+}
+
+/// `c` so that it is not mistaken for another that looks alike.
+fn shown(c: char) -> String {
+    if c.is_ascii() { format!("{c:?}") } else { format!("{c:?} (U+{:04X})", u32::from(c)) }
 }
 
 fn check(what: &'static str, text: &str) -> Result<(), InvalidName> {
@@ -191,5 +197,7 @@ mod tests {
         let want =
             "node name \"Web\" has 'W' at byte 0, expected a-z and 0-9, with '-' only inside";
         assert_eq!(text, Err(want.to_owned()));
+        let alike = "wеb".parse::<NodeName>().map_err(|e| e.to_string());
+        assert!(alike.is_err_and(|text| text.contains("has 'е' (U+0435) at byte 1")));
     }
 }

@@ -32,15 +32,21 @@ pub(super) async fn watched(call: &Call) -> Result<Answer, Failure> {
     check_freshness(call).await?;
     if let Some(index) = call.query.index {
         wait(call, index).await?;
+        check_leader(call)?;
     }
     show(call, &call.server.node.state())
 }
 
-/// Refuses, unless asked for `stale`, while this server knows no leader.
+/// Has what this server shows be as new as the call asks.
 async fn check_freshness(call: &Call) -> Result<(), Failure> {
     if call.query.consistent {
         return Ok(call.server.node.linearizable(CONSISTENT_MAX).await?);
     }
+    check_leader(call)
+}
+
+/// Refuses, unless asked for `stale`, while this server knows no leader.
+fn check_leader(call: &Call) -> Result<(), Failure> {
     if call.query.stale || call.server.node.leader().is_some() {
         return Ok(());
     }
@@ -194,7 +200,11 @@ pub(super) async fn status(call: &Call) -> Result<Answer, Failure> {
 }
 
 pub(super) async fn agents(call: &Call) -> Result<Answer, Failure> {
-    let agents = lease::all_agents(&call.server).await;
+    let agents = if call.query.stale {
+        Ok(call.server.agents.all())
+    } else {
+        lease::all_agents(&call.server).await
+    };
     let agents = agents.map_err(|why| Failure::new(Kind::Unavailable, "no_leader", why))?;
     Answer::json(&agents, call.server.node.state().revision)
 }
@@ -337,5 +347,6 @@ fn policy_object(state: &MeshState, id: &str) -> Result<PolicyText, Failure> {
     Ok(PolicyText { id: id.to_owned(), text, version: state.policy.version })
 }
 
-const CONSISTENT_MAX: Duration = Duration::from_secs(5);
+/// Long enough for an election; the answer is to come within five seconds.
+const CONSISTENT_MAX: Duration = Duration::from_secs(4);
 const WAIT_DEFAULT: Duration = Duration::from_secs(60);

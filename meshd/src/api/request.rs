@@ -141,6 +141,7 @@ pub(super) fn known(spec: &RouteSpec) -> Vec<&'static str> {
         true => vec!["index", "wait", "stale", "consistent"],
         false => Vec::new(),
     };
+    known.extend((spec.id == RouteId::Agents).then_some("stale"));
     known.extend((spec.id == RouteId::Health).then_some("passing"));
     known.extend((spec.id == RouteId::PolicyObject).then_some("id"));
     known

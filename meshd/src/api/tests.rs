@@ -4,7 +4,9 @@
 mod certificates;
 mod cluster;
 mod flow;
+mod forward;
 mod hostile;
 mod permission;
+mod quorum;
 mod schemas;
 mod world;

@@ -234,6 +234,11 @@ impl Agents {
         self.lock().entries.iter().map(|(name, entry)| (name.clone(), entry.heard)).collect()
     }
 
+    /// All that this server knows of.
+    pub(crate) fn all(&self) -> Vec<AgentStatus> {
+        self.page(None, usize::MAX)
+    }
+
     /// Up to `max` agents after `after`, in order.
     pub(crate) fn page(&self, after: Option<&NodeName>, max: usize) -> Vec<AgentStatus> {
         let (now, wall) = (self.now(), clock::now());

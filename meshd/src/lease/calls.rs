@@ -68,7 +68,7 @@ impl AppHandler for App {
 /// Why the leader did not answer, for people.
 pub(crate) async fn all_agents(server: &Server) -> Result<Vec<AgentStatus>, String> {
     if server.node.is_leader() {
-        return Ok(server.agents.page(None, usize::MAX));
+        return Ok(server.agents.all());
     }
     let leader = server.node.leader().ok_or("no leader is known")?;
     let mut all: Vec<AgentStatus> = Vec::new();

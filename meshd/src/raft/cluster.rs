@@ -20,8 +20,9 @@ use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use super::codec;
 use super::machine::{Machine, Published};
 use super::peers::{CallError, Peer, Peers, describe};
+use super::quorum::Quorum;
 use super::types::{Request, ServerNode, TypeConfig};
-use super::wire::{self, Change, ChangeReply, Propose, ProposeReply, ReadIndex, ReadReply};
+use super::wire::{self, Change, ChangeReply, Propose, ProposeReply, ReadIndex, ReadReply, millis};
 
 /// Why a write has no outcome.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -66,6 +67,7 @@ pub(crate) struct Cluster {
     pub(crate) raft: openraft::Raft<TypeConfig, Machine>,
     pub(crate) published: Arc<Published>,
     pub(crate) peers: Arc<Peers>,
+    pub(crate) quorum: Arc<Quorum>,
     pub(crate) clock: Clock,
     pub(crate) changes: mpsc::Sender<(Change, oneshot::Sender<ChangeReply>)>,
 }
@@ -242,12 +244,17 @@ impl Cluster {
         self.peers.get(id, &node).call(&route, body, wire::CALL_BYTES_MAX, limit).await
     }
 
-    /// The leader this server knows of: id and node.
+    /// The leader this server knows of, while a majority is behind it: id and node.
     pub(crate) fn leader_node(&self) -> Option<(u64, ServerNode)> {
+        let id = self.quorum.leader()?;
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
-        let id = metrics.current_leader?;
         Some((id, metrics.membership_config.get_node(&id)?.clone()))
+    }
+
+    /// Whether this server leads, and a majority is behind it.
+    pub(crate) fn is_leader(&self) -> bool {
+        self.quorum.leader() == Some(self.peers.me().id)
     }
 
     /// All members, voters and learners.
@@ -297,10 +304,6 @@ async fn ask<A: Serialize, B: DeserializeOwned>(
         .map_err(|e| CallError::Unreachable { peer: peer_name(), why: e.to_string() })?;
     let answer = peer.call(route, body.into(), wire::META_BYTES_MAX, limit).await?;
     codec::decode(&answer).map_err(|e| CallError::Lost { peer: peer_name(), why: describe(&e) })
-}
-
-fn millis(limit: Duration) -> u64 {
-    u64::try_from(limit.as_millis()).unwrap_or(u64::MAX)
 }
 
 const PAUSE: Duration = Duration::from_millis(50);

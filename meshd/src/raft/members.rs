@@ -57,7 +57,7 @@ enum Failure {
 }
 
 async fn make(cluster: &Cluster, change: Change, transfer_max: Duration) -> Result<(), Failure> {
-    if !cluster.raft.is_leader() {
+    if !cluster.is_leader() {
         return Err(Failure::NotLeader);
     }
     match change {

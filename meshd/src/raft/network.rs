@@ -20,13 +20,14 @@ use serde::de::DeserializeOwned;
 use super::backup::encode_backup;
 use super::codec;
 use super::peers::{Peer, Peers};
+use super::quorum::Quorum;
 use super::types::{ServerNode, TypeConfig};
-use super::wire::{self, SnapshotHead};
+use super::wire::{self, Append, SnapshotHead, millis};
 
 /// Makes a [`Network`] for each peer.
-#[derive(Debug)]
 pub(crate) struct Factory {
     pub(crate) peers: Arc<Peers>,
+    pub(crate) quorum: Arc<Quorum>,
     /// How long a message with entries may take. openraft's own figure, one heartbeat, is less than
     /// a disk may need to sync, or a link for a large entry; heartbeats have a lane of their own.
     pub(crate) append_max: Duration,
@@ -36,23 +37,30 @@ impl RaftNetworkFactory<TypeConfig> for Factory {
     type Network = Network;
 
     async fn new_client(&mut self, target: u64, node: &ServerNode) -> Network {
-        Network { peer: self.peers.get(target, node), append_max: Some(self.append_max) }
+        let peer = self.peers.get(target, node);
+        self.network(peer, Some(self.append_max))
     }
 
     async fn new_heartbeat_client(&mut self, target: u64, node: &ServerNode) -> Network {
-        Network { peer: self.peers.get(target, node), append_max: None }
+        self.network(self.peers.get(target, node), None)
     }
 
     /// On a connection of its own, so that bulk never stands before heartbeats.
     async fn new_snapshot_client(&mut self, target: u64, node: &ServerNode) -> Network {
-        Network { peer: self.peers.another(target, node), append_max: None }
+        self.network(self.peers.another(target, node), None)
+    }
+}
+
+impl Factory {
+    fn network(&self, peer: Arc<Peer>, append_max: Option<Duration>) -> Network {
+        Network { peer, quorum: Arc::clone(&self.quorum), append_max }
     }
 }
 
 /// Calls one peer for openraft.
-#[derive(Debug)]
 pub(crate) struct Network {
     peer: Arc<Peer>,
+    quorum: Arc<Quorum>,
     append_max: Option<Duration>,
 }
 
@@ -81,7 +89,8 @@ impl RaftNetworkV2<TypeConfig> for Network {
         &mut self, rpc: AppendEntriesRequest<TypeConfig>, option: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
         let limit = self.append_max.unwrap_or(option.hard_ttl());
-        Ok(self.call(wire::APPEND, &rpc, limit).await?)
+        let quorum_ms = self.quorum.age().map(millis);
+        Ok(self.call(wire::APPEND, &Append { quorum_ms, rpc: &rpc }, limit).await?)
     }
 
     async fn vote(

@@ -31,6 +31,7 @@ use super::network::Factory;
 use super::options::Options;
 use super::parts::{Member, Metrics, NodeFailed, OpenError, Parts, Role, Start};
 use super::peers::{CallError, Me, Peers, describe};
+use super::quorum::Quorum;
 use super::server;
 use super::service::{AppHandler, Service};
 use super::types::ServerNode;
@@ -78,13 +79,17 @@ impl Node {
         let config = parts.options.config(&me.trust_domain).map_err(|e| raft_error(&e))?;
         let peers = Peers::new(me);
         let append_max = parts.options.timing.append_deadline();
-        let factory = Factory { peers: Arc::clone(&peers), append_max };
+        let quorum = Arc::new(Quorum::new(parts.options.timing.lease()));
+        let factory =
+            Factory { peers: Arc::clone(&peers), quorum: Arc::clone(&quorum), append_max };
         let published = machine.published();
         let store = LogStore::new(wal.clone());
         let raft = openraft::Raft::new(id, config, factory, store, machine).await;
         let raft = raft.map_err(|e| raft_error(&e))?;
+        quorum.follow(&raft);
         let (changes, asked) = mpsc::channel(CHANGES_MAX);
-        let cluster = Arc::new(Cluster { raft, published, peers, clock: parts.clock, changes });
+        let clock = parts.clock;
+        let cluster = Arc::new(Cluster { raft, published, peers, quorum, clock, changes });
         let node = Self {
             cluster,
             wal,
@@ -210,18 +215,20 @@ impl Node {
         self.cluster.linearizable(limit).await
     }
 
-    /// The leader this server knows of.
+    /// The leader this server knows of, while it has a majority behind it.
     pub fn leader(&self) -> Option<ServerName> {
         self.cluster.leader_node().map(|(_, node)| node.name)
     }
 
-    /// Whether this server believes it leads; another may have been elected since.
+    /// Whether this server leads, as far as it knows: a majority answered it within a lease, but
+    /// another may have been elected since.
     pub fn is_leader(&self) -> bool {
-        self.cluster.raft.is_leader()
+        self.cluster.is_leader()
     }
 
     /// All members, by id.
     pub fn members(&self) -> Vec<Member> {
+        let leader = self.cluster.quorum.leader();
         let metrics = self.cluster.raft.metrics();
         let metrics = metrics.borrow_watched();
         let membership = &metrics.membership_config;
@@ -234,7 +241,7 @@ impl Node {
             id: *id,
             node: node.clone(),
             voter: membership.voter_ids().any(|voter| voter == *id),
-            leader: metrics.current_leader == Some(*id),
+            leader: leader == Some(*id),
             matched: matched(*id),
         };
         membership.nodes().map(member).collect()
@@ -295,14 +302,15 @@ impl Node {
 
     /// Raft at this moment.
     pub fn metrics(&self) -> Metrics {
+        let leads = self.is_leader();
         let metrics = self.cluster.raft.metrics();
         let metrics = metrics.borrow_watched();
         Metrics {
             term: metrics.current_term,
             role: match metrics.state {
-                ServerState::Leader => Role::Leader,
+                ServerState::Leader if leads => Role::Leader,
+                ServerState::Leader | ServerState::Candidate => Role::Candidate,
                 ServerState::Follower => Role::Follower,
-                ServerState::Candidate => Role::Candidate,
                 ServerState::Learner => Role::Learner,
                 ServerState::Shutdown => Role::Stopped,
             },

@@ -26,6 +26,11 @@ impl Timing {
         }
     }
 
+    /// How long a leader counts after a majority has answered it last: openraft's lease.
+    pub(crate) fn lease(self) -> Duration {
+        Duration::from_millis(1000 * self.factor())
+    }
+
     /// How long one data message to a member may take.
     pub(crate) fn append_deadline(self) -> Duration {
         Duration::from_secs(3 * self.factor())
@@ -62,7 +67,8 @@ impl Options {
     /// [`ConfigError`] if openraft finds the values at odds with each other.
     pub(crate) fn config(&self, trust_domain: &TrustDomain) -> Result<Arc<Config>, ConfigError> {
         let factor = self.timing.factor();
-        let election_timeout_max = 1000 * factor;
+        let lease = self.timing.lease().as_millis();
+        let election_timeout_max = u64::try_from(lease).unwrap_or(u64::MAX);
         let config = Config {
             cluster_name: trust_domain.to_string(),
             heartbeat_interval: 100 * factor,

@@ -97,11 +97,11 @@ pub struct Member {
 /// What part a server plays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// It takes writes.
+    /// It takes writes: a majority is behind it.
     Leader,
     /// It votes and follows.
     Follower,
-    /// It asks to lead.
+    /// It asks to lead, or leads nobody: no majority answers it.
     Candidate,
     /// It follows without a vote, or is no member.
     Learner,

@@ -1,7 +1,7 @@
 //! Answers requests on the Raft port.
 
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes};
 use futures_util::future::BoxFuture;
@@ -13,6 +13,8 @@ use mesh_core::name::ServerName;
 use mesh_net::tls::PeerIdentity;
 use openraft::alias::SnapshotOf;
 use openraft::async_runtime::watch::WatchReceiver;
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse};
+use openraft::vote::RaftLeaderId;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
@@ -39,6 +41,9 @@ pub(crate) struct Service {
     pub(crate) cluster: Arc<Cluster>,
     pub(crate) app: Arc<OnceLock<Arc<dyn AppHandler>>>,
 }
+
+type Append = wire::Append<AppendEntriesRequest<TypeConfig>>;
+type RaftError = openraft::errors::RaftError<TypeConfig>;
 
 /// Why a request is not answered: before anything was done, or perhaps after.
 enum Refusal {
@@ -71,8 +76,8 @@ impl Service {
         let raft = &self.cluster.raft;
         match head.uri.path() {
             wire::APPEND => {
-                let rpc = read(body, wire::APPEND_BYTES_MAX).await?;
-                write(&raft.append_entries(rpc).await.map_err(failed)?)
+                let append = read(body, wire::APPEND_BYTES_MAX).await?;
+                write(&self.append(append).await.map_err(failed)?)
             }
             wire::VOTE => {
                 let rpc = read(body, wire::META_BYTES_MAX).await?;
@@ -105,6 +110,17 @@ impl Service {
                 None => Err(Refusal::Not(StatusCode::NOT_FOUND, format!("no route {path:?}"))),
             },
         }
+    }
+
+    async fn append(&self, append: Append) -> Result<AppendEntriesResponse<TypeConfig>, RaftError> {
+        let wire::Append { quorum_ms, rpc } = append;
+        let (at, leader) = (Instant::now(), *rpc.vote.leader_id().node_id());
+        let answer = self.cluster.raft.append_entries(rpc).await?;
+        let followed = !matches!(answer, AppendEntriesResponse::HigherVote(_));
+        if let Some(age) = quorum_ms.filter(|_| followed) {
+            self.cluster.quorum.hear(leader, at, Duration::from_millis(age));
+        }
+        Ok(answer)
     }
 
     async fn call(&self, from: ServerName, name: &str, body: Incoming) -> Result<Bytes, Refusal> {

@@ -43,6 +43,16 @@ pub(crate) const CALL_BYTES_MAX: usize = 4 << 20;
 /// The longest time a server works on somebody's forwarded request.
 pub(crate) const FORWARD_MAX: Duration = Duration::from_secs(120);
 
+/// Entries of the leader, or its heartbeat.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Append<R> {
+    /// How long ago a majority stood behind the leader; none if it has not yet.
+    pub(crate) quorum_ms: Option<u64>,
+    /// openraft's request.
+    pub(crate) rpc: R,
+}
+
 /// A write, forwarded to the leader.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -103,4 +113,9 @@ pub(crate) enum ChangeReply {
 pub(crate) struct SnapshotHead {
     pub(crate) vote: Vote,
     pub(crate) meta: SnapshotMeta,
+}
+
+/// A time as messages carry it.
+pub(crate) fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

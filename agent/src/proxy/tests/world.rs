@@ -166,7 +166,7 @@ fn empty(ca: &TestCa, node: &str) -> ProxySnapshot {
     ProxySnapshot::empty(host, bundle)
 }
 
-fn routes(ca: &TestCa, snapshot: &mut ProxySnapshot, name: &str, protocol: Protocol) {
+pub(super) fn routes(ca: &TestCa, snapshot: &mut ProxySnapshot, name: &str, protocol: Protocol) {
     let routes = ServiceRoutes {
         service: service(name),
         id: ca.service_id(name),

@@ -80,6 +80,22 @@ impl<'t> Lines<'t> {
         text.trim_end_matches('\n').trim_end_matches('\r')
     }
 
+    /// How many lines there are, at least 1.
+    pub(super) fn count(&self) -> usize {
+        self.starts.len()
+    }
+
+    /// The text from the byte offset `at`; empty beyond its end, or within a character.
+    pub(super) fn rest(&self, at: usize) -> &'t str {
+        self.text.get(at..).unwrap_or("")
+    }
+
+    /// The span of `line`, from 1, without what is blank behind it.
+    pub(super) fn span_of(&self, line: usize) -> Range<usize> {
+        let at = line.checked_sub(1).and_then(|at| self.starts.get(at)).copied().unwrap_or(0);
+        at..at + self.line(line).trim_end().len()
+    }
+
     /// The text of a span; empty if the span is not of this text.
     pub(super) fn span(&self, span: &Range<usize>) -> &'t str {
         self.text.get(span.clone()).unwrap_or("")
@@ -117,10 +133,7 @@ impl<'t> Lines<'t> {
 
     /// A diagnostic about the whole of `line`, from 1.
     pub(super) fn about_line(&self, line: u32, message: String) -> Diagnostic {
-        let at = (line as usize).checked_sub(1).and_then(|at| self.starts.get(at));
-        let at = at.copied().unwrap_or(0);
-        let end = at + self.line(line as usize).trim_end().len();
-        self.diagnostic(at..end, message, None)
+        self.diagnostic(self.span_of(line as usize), message, None)
     }
 }
 

@@ -8,15 +8,43 @@ use super::diagnostic::Lines;
 pub(super) fn explain(
     lines: &Lines<'_>, error: &toml::de::Error, text_len: usize,
 ) -> (Range<usize>, String) {
-    let span = error.span().unwrap_or(text_len..text_len);
-    let message = match error.message() {
-        "duplicate key" => duplicate(lines, &span),
-        "recursion limit" | "cannot recurse further; max recursion depth met" => {
-            "nested too deep, expected fewer than 80 levels".to_owned()
+    let end = text_len..text_len;
+    match error.message() {
+        "duplicate key" => {
+            let span = error.span().unwrap_or(end);
+            let message = duplicate(lines, &span);
+            (span, message)
         }
-        other => other.to_owned(),
-    };
-    (span, message)
+        "recursion limit" | "cannot recurse further; max recursion depth met" => {
+            let span = error.span().or_else(|| deep_key(lines)).unwrap_or(end);
+            (span, "nested too deep, expected fewer than 80 levels".to_owned())
+        }
+        other => {
+            let span = error.span().unwrap_or(end);
+            let message = format!("{other}, found {}", found(lines, &span));
+            (span, message)
+        }
+    }
+}
+
+/// What stands at `span`: its first character, as nobody can mistake it.
+fn found(lines: &Lines<'_>, span: &Range<usize>) -> String {
+    let rest = lines.rest(span.start);
+    if rest.starts_with('\n') || rest.starts_with("\r\n") {
+        return "the end of the line".to_owned();
+    }
+    match rest.chars().next() {
+        None => "the end of the file".to_owned(),
+        Some(c) if c.is_ascii() => format!("{c:?}"),
+        Some(c) => format!("{c:?} (U+{:04X})", u32::from(c)),
+    }
+}
+
+/// The first line with more dots than a key may have, which the parser gives no place of.
+fn deep_key(lines: &Lines<'_>) -> Option<Range<usize>> {
+    let deep = |line: &usize| lines.line(*line).bytes().filter(|b| *b == b'.').count() >= 80;
+    let line = (1..=lines.count()).find(deep)?;
+    Some(lines.span_of(line))
 }
 
 fn duplicate(lines: &Lines<'_>, span: &Range<usize>) -> String {

@@ -63,8 +63,11 @@ fn bytes_must_be_utf8_of_bounded_length() {
         assert_eq!(from_bytes("a", bytes, read).unwrap_err().len(), 1);
     }
     for byte in [b'a', 0xff] {
+        let errors = from_bytes("a", &vec![byte; POLICY_FILE_BYTES_MAX + 2], read).unwrap_err();
+        assert_eq!(errors[0].message, "file has 1048578 bytes, expected at most 1048576");
         let errors = from_bytes("a", &vec![byte; POLICY_FILE_BYTES_MAX + 1], read).unwrap_err();
-        assert_eq!(errors[0].message, "file has 1048577 bytes, expected at most 1048576");
+        let want = "file has more than 1048576 bytes, expected at most that";
+        assert_eq!(errors[0].message, want, "read no further");
     }
 }
 

@@ -143,7 +143,10 @@ impl<'t> Walk<'t> {
 /// Refuses what need not be parsed; `len` is that of the whole file.
 pub(super) fn refuse_at_sight(file: &str, text: &str, len: usize) -> Result<(), Vec<Diagnostic>> {
     let max = limits::POLICY_FILE_BYTES_MAX;
-    let message = if len > max {
+    // Who reads a file stops one byte past the bound.
+    let message = if len == max + 1 {
+        format!("file has more than {max} bytes, expected at most that")
+    } else if len > max {
         format!("file has {len} bytes, expected at most {max}")
     } else if text.starts_with('\u{feff}') {
         "file starts with a byte order mark, expected UTF-8 without one".to_owned()

@@ -101,8 +101,8 @@ methods! {
         = SetNodePolicy node.as_str(), (send policy);
     /// Forgets a node and denies its key.
     remove_node(node: &NodeName) -> Written = RemoveNode node.as_str(), (send);
-    /// What the agents report.
-    agents() -> Answer<Vec<AgentStatus>> = Agents "", (get ReadOptions::default());
+    /// What the agents report: to any server, or to the one that answers if `stale`.
+    agents(options: ReadOptions) -> Answer<Vec<AgentStatus>> = Agents "", (get options);
     /// The services.
     services(options: ReadOptions) -> Answer<Vec<ServiceSummary>> = Services "", (get options);
     /// A service: its policy, routes and instances.

@@ -31,7 +31,7 @@ fn member(dir: &Path, name: &str) -> Config {
     config
 }
 
-async fn first() -> World {
+pub(super) async fn first() -> World {
     let dir = tempfile::tempdir().unwrap();
     let config = member(dir.path(), "ctl-1");
     let options = crate::init::InitOptions { config: config.clone(), ..init_options(dir.path()) };
@@ -39,7 +39,7 @@ async fn first() -> World {
     World::start(dir, config).await
 }
 
-async fn further(first: &World, name: &str) -> World {
+pub(super) async fn further(first: &World, name: &str) -> World {
     let dir = tempfile::tempdir().unwrap();
     let config = member(dir.path(), name);
     let token = first.token(TokenPurpose::Server { name: Some(name.parse().unwrap()) }).await;
@@ -55,7 +55,7 @@ async fn further(first: &World, name: &str) -> World {
     World::start(dir, config).await
 }
 
-async fn until(what: &str, limit: Duration, mut check: impl AsyncFnMut() -> bool) {
+pub(super) async fn until(what: &str, limit: Duration, mut check: impl AsyncFnMut() -> bool) {
     let end = Instant::now() + limit;
     while !check().await {
         assert!(Instant::now() < end, "not within {limit:?}: {what}");
@@ -63,13 +63,13 @@ async fn until(what: &str, limit: Duration, mut check: impl AsyncFnMut() -> bool
     }
 }
 
-async fn voters(world: &World) -> usize {
+pub(super) async fn voters(world: &World) -> usize {
     let servers = world.admin.servers(ReadOptions::stale()).await;
     servers.map_or(0, |servers| servers.value.iter().filter(|server| server.voter).count())
 }
 
 async fn agent(world: &World) -> Option<AgentStatus> {
-    world.admin.agents().await.ok()?.value.pop()
+    world.admin.agents(ReadOptions::default()).await.ok()?.value.pop()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -215,7 +215,7 @@ async fn the_stream_sends_what_the_agent_may_know() {
         Heartbeat1 { applied: revision, warnings: vec!["w".to_owned()], ..Default::default() };
     sender.send(&ToServer::Heartbeat(beat)).await.unwrap();
     tokio::time::sleep(Duration::from_millis(200)).await;
-    let agents = world.admin.agents().await.unwrap().value;
+    let agents = world.admin.agents(ReadOptions::default()).await.unwrap().value;
     assert_eq!(agents.len(), 1);
     assert!(agents[0].connected && agents[0].report.applied == revision, "{agents:?}");
     assert_eq!(agents[0].report.warnings, ["w"]);

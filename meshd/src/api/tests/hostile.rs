@@ -80,7 +80,9 @@ async fn an_agent_that_reads_nothing_does_not_outlive_its_node() {
     let caller = Caller { node: "web-7".parse().unwrap(), peer };
     // More messages than wait for an agent at most: the server's writer is stuck.
     let unread = watch::open(&world.server, caller, incoming);
-    let connected = async || world.admin.agents().await.unwrap().value.iter().any(|a| a.connected);
+    let connected = async || {
+        world.admin.agents(ReadOptions::default()).await.unwrap().value.iter().any(|a| a.connected)
+    };
     until("the stream is open", connected).await;
     sleep(Duration::from_millis(300)).await;
     world.admin.remove_node(&"web-7".parse().unwrap()).await.unwrap();

@@ -47,7 +47,7 @@ async fn answers_fit_their_schemas() {
     fits("Vec<InstanceHealth>", &admin.health(&service, false, read()).await.unwrap().value);
     fits("PolicyList", &admin.policy(read()).await.unwrap().value);
     fits("PolicyText", &admin.policy_object("service.orders", read()).await.unwrap().value);
-    fits("Vec<AgentStatus>", &admin.agents().await.unwrap().value);
+    fits("Vec<AgentStatus>", &admin.agents(ReadOptions::default()).await.unwrap().value);
     for method in ["GET", "PUT"] {
         let (method, path) = (method.to_owned(), "/".to_owned());
         let query = WhyQuery {

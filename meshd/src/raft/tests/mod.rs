@@ -7,6 +7,8 @@ mod chaos;
 
 mod election;
 
+mod quorum;
+
 mod disk;
 
 mod edge;

@@ -55,7 +55,7 @@ async fn reads(client: &Client) {
     let _ = client.own_instances(options).await;
     let _ = client.nodes(options).await;
     let _ = client.node(&node, options).await;
-    let _ = client.agents().await;
+    let _ = client.agents(options).await;
     let _ = client.services(options).await;
     let _ = client.service(&service, options).await;
     let _ = client.health(&service, true, options).await;

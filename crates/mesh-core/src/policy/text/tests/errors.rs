@@ -235,8 +235,22 @@ const CASES: &[(&str, &str)] = &[
         "4:11: service.a is declared twice, first at line 1",
     ),
     ("[service.a]\ntimeout = 2s", "2:11: "),
-    ("[service.a]\ntimeout = ", "2:11: "),
-    ("[service.a\ntimeout = \"1s\"", "1:11: "),
+    (
+        "[service.a]\ntimeout = ",
+        "2:11: string values must be quoted, expected literal string, found the end of the file",
+    ),
+    (
+        "[service.a\ntimeout = \"1s\"",
+        "1:11: unclosed table, expected `]`, found the end of the line",
+    ),
+    (
+        "[service.a]\nрrotocol = \"http\"",
+        "2:1: invalid unquoted key, expected letters, numbers, `-`, `_`, found 'р' (U+0440)",
+    ),
+    (
+        "[service.a]\n# \0",
+        "2:3: invalid comment character, expected printable characters, found '\\0'",
+    ),
     ("\u{feff}[service.a]", "1:1: file starts with a byte order mark, expected UTF-8 without one"),
 ];
 
@@ -314,6 +328,8 @@ fn hostile_texts_are_refused_without_a_panic() {
         nested.iter().any(|e| e.message == "nested too deep, expected fewer than 80 levels"),
         "{nested:?}"
     );
+    let dotted = parse("a", &format!("[service.a]\n\n{}a = 1\n", "a.".repeat(100))).unwrap_err();
+    assert_eq!((dotted[0].line, dotted[0].column), (3, 1), "{dotted:?}");
     assert!(parse("a", &"#".repeat(limits::POLICY_FILE_BYTES_MAX)).is_ok());
     assert!(parse("a", &"#".repeat(limits::POLICY_FILE_BYTES_MAX + 1)).is_err());
     assert!(parse_bytes("a", b"[service.a]\nx = \"\xff\"").is_err());
