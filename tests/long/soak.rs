@@ -279,7 +279,8 @@ fn policy(number: u32) -> String {
          [[allow.orders]]\nname = \"soak-{}\"\nfrom = [\"batch\"]\n\
          http = [{{ methods = [\"GET\"], path_prefix = \"/soak/{number}\" }}]\n{}",
         number % 50,
-        "# A comment takes room in the log and in checkpoints, as a large policy does.\n".repeat(850),
+        "# A comment takes room in the log and in checkpoints, as a large policy does.\n"
+            .repeat(850),
     )
 }
 

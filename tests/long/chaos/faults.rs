@@ -9,6 +9,8 @@ use super::super::windows::Windows;
 use super::super::world::{FRONT, World};
 use super::plan::{Fault, SMALL_DISK, Server};
 use crate::process::Process;
+use crate::tmpfs::Tmpfs;
+use crate::within;
 
 /// `EX_IOERR` of sysexits(3): what a server with a full disk ends with.
 const EXIT_DISK: i32 = 74;
@@ -28,22 +30,17 @@ pub(super) struct Broken {
 /// Breaks it.
 pub(super) fn begin(world: &mut World, fault: Fault) -> Broken {
     let (from, said_full) = (world.elapsed(), world.logged(SMALL_DISK, FULL));
-    let wanted = match &fault {
-        Fault::KillServers(servers) => servers.clone(),
-        Fault::PauseServer(server) | Fault::CutServer(server) => vec![*server],
-        _ => Vec::new(),
-    };
-    let servers: BTreeSet<String> = wanted.into_iter().map(|one| name_of(world, one)).collect();
-    for name in &servers {
-        match &fault {
-            Fault::KillServers(_) => world.mesh.server_mut(name).kill(),
-            Fault::PauseServer(_) => signal(&world.mesh.server(name).process, Signal::STOP),
-            _ => world.mesh.net.link(name, false),
-        }
-    }
+    let wanted = fault.servers().iter();
+    let servers: BTreeSet<String> = wanted.map(|one| name_of(world, *one)).collect();
     match &fault {
-        Fault::KillServers(_) | Fault::PauseServer(_) | Fault::CutServer(_) => {}
-        Fault::FillDisk => world.disk.iter_mut().for_each(|disk| disk.fill()),
+        Fault::KillServers(_) => {
+            servers.iter().for_each(|name| world.mesh.server_mut(name).kill());
+        }
+        Fault::PauseServer(_) => {
+            servers.iter().for_each(|name| signal(&world.mesh.server(name).process, Signal::STOP));
+        }
+        Fault::CutServer(_) => servers.iter().for_each(|name| world.mesh.net.link(name, false)),
+        Fault::FillDisk => world.disk.iter().for_each(Tmpfs::fill),
         Fault::BadLink { host, delay_ms, loss_permille } => {
             if !world.mesh.net.worsen(host, *delay_ms, *loss_permille) {
                 world.say("this kernel has no netem: the cable loses, but is not slow");
@@ -63,15 +60,13 @@ pub(super) fn begin(world: &mut World, fault: Fault) -> Broken {
 impl Broken {
     /// Mends it; what is wrong besides.
     pub(super) fn mend(&self, world: &mut World) -> Vec<String> {
-        for name in &self.servers {
-            match &self.fault {
-                Fault::KillServers(_) => world.mesh.server_mut(name).start(),
-                Fault::PauseServer(_) => signal(&world.mesh.server(name).process, Signal::CONT),
-                _ => world.mesh.net.link(name, true),
-            }
-        }
+        let servers = self.servers.iter();
         match &self.fault {
-            Fault::KillServers(_) | Fault::PauseServer(_) | Fault::CutServer(_) => {}
+            Fault::KillServers(_) => servers.for_each(|name| world.mesh.server_mut(name).start()),
+            Fault::PauseServer(_) => {
+                servers.for_each(|name| signal(&world.mesh.server(name).process, Signal::CONT));
+            }
+            Fault::CutServer(_) => servers.for_each(|name| world.mesh.net.link(name, true)),
             Fault::FillDisk => return self.room_again(world),
             Fault::BadLink { host, .. } => world.mesh.net.repair(host),
             Fault::KillAgent(host) => {
@@ -101,7 +96,10 @@ impl Broken {
         if !met_it && process.is_alive() {
             return Vec::new();
         }
-        let code = process.wait(ENDS_WITHIN);
+        if within(ENDS_WITHIN, || (!process.is_alive()).then_some(())).is_none() {
+            return vec![format!("{SMALL_DISK} met a full disk and runs on for {ENDS_WITHIN:?}")];
+        }
+        let code = process.wait(Duration::ZERO);
         server.start();
         match code {
             Some(EXIT_DISK) => Vec::new(),
@@ -115,13 +113,19 @@ impl Broken {
         &self, windows: &mut Windows, mending: Duration, now: Duration, alone: bool,
     ) {
         let grace = match &self.fault {
-            fault if fault.is_control() => return,
-            Fault::BadLink { .. } => return,
+            Fault::KillServers(_)
+            | Fault::PauseServer(_)
+            | Fault::CutServer(_)
+            | Fault::FillDisk
+            | Fault::BadLink { .. } => return,
             // nobody else carries the callers' calls
             Fault::KillAgent(FRONT) => mending,
+            Fault::KillAgent(_) | Fault::PauseAgent(_) | Fault::CutAgent(_) if alone => BY_LEASE,
             Fault::KillBackend { .. } if alone => BY_CHECK,
-            _ if alone => BY_LEASE,
-            _ => mending,
+            Fault::KillAgent(_)
+            | Fault::PauseAgent(_)
+            | Fault::CutAgent(_)
+            | Fault::KillBackend { .. } => mending,
         };
         let noticed = (self.from + grace).min(mending);
         windows.add(self.from, noticed, self.fault.to_string());

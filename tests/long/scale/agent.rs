@@ -432,7 +432,10 @@ mod tests {
         let agent = agent();
         agent.inspect(&batch(1, "s-1", EndpointState::Critical));
         agent.inspect(&batch(2, "s-1", EndpointState::Suspect));
-        let counts = |agent: &Agent| (agent.seen().gone, agent.seen().suspect);
+        let counts = |agent: &Agent| {
+            let seen = agent.seen();
+            (seen.gone, seen.suspect)
+        };
         assert_eq!(counts(&agent), (0, 1));
         agent.inspect(&batch(3, "s-1", EndpointState::Gone));
         assert_eq!(counts(&agent), (1, 1));
