@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Arg, Command};
 
-use crate::config::{Config, ConfigError, KEYS, Settings, env_name, flag_name};
+use crate::config::{Config, ConfigError, SETTINGS};
 
 /// Where settings are read from unless `--config` says otherwise.
 pub const CONFIG_FILE: &str = "/etc/mesh/agent.toml";
@@ -42,11 +42,11 @@ pub fn command() -> Command {
         .version(env!("CARGO_PKG_VERSION"))
         .about("The agent of a host: registers its services, holds their identities, proxies them")
         .arg(config);
-    KEYS.iter().fold(command, |command, key| {
+    SETTINGS.keys.iter().fold(command, |command, key| {
         let arg = Arg::new(key.name)
-            .long(flag_name(key.name))
-            .env(env_name(key.name))
-            .value_name(flag_name(key.name).to_uppercase())
+            .long(key.flag())
+            .env(SETTINGS.env(key))
+            .value_name(key.flag().to_uppercase())
             .help(key.help);
         command.arg(arg)
     })
@@ -67,8 +67,8 @@ pub fn read(args: impl IntoIterator<Item = OsString>, host: &str) -> Result<Conf
         Err(why) if why.kind() == std::io::ErrorKind::NotFound && asked.is_none() => String::new(),
         Err(source) => return Err(ArgsError::File { path, source }),
     };
-    let mut settings = Settings::parse(&path.display().to_string(), &text)?;
-    for key in KEYS {
+    let mut settings = Config::settings(&path.display().to_string(), &text)?;
+    for key in SETTINGS.keys {
         if let Some(text) = matches.get_one::<String>(key.name) {
             settings.set(key.name, text.clone());
         }

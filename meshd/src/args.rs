@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Arg, ArgMatches, Command};
 use mesh_core::policy::AccessMode;
 
-use crate::config::{Config, ConfigError, KEYS, Settings, env_name, flag_name};
+use crate::config::{Config, ConfigError, SETTINGS};
 use crate::init::InitOptions;
 use crate::join::JoinOptions;
 
@@ -99,11 +99,11 @@ fn with_settings(command: Command) -> Command {
         .env("MESHD_CONFIG")
         .value_name("FILE")
         .help(format!("Settings file [default: {CONFIG_FILE}]"));
-    KEYS.iter().fold(command.arg(config), |command, key| {
+    SETTINGS.keys.iter().fold(command.arg(config), |command, key| {
         let arg = Arg::new(key.name)
-            .long(flag_name(key.name))
-            .env(env_name(key.name))
-            .value_name(flag_name(key.name).to_uppercase())
+            .long(key.flag())
+            .env(SETTINGS.env(key))
+            .value_name(key.flag().to_uppercase())
             .help(key.help);
         command.arg(arg)
     })
@@ -158,8 +158,8 @@ fn settings(matches: &ArgMatches, host: &str) -> Result<Config, ArgsError> {
         Err(why) if why.kind() == std::io::ErrorKind::NotFound && asked.is_none() => String::new(),
         Err(source) => return Err(ArgsError::File { path, source }),
     };
-    let mut settings = Settings::parse(&path.display().to_string(), &text)?;
-    for key in KEYS {
+    let mut settings = Config::settings(&path.display().to_string(), &text)?;
+    for key in SETTINGS.keys {
         if let Some(text) = matches.get_one::<String>(key.name) {
             settings.set(key.name, text.clone());
         }

@@ -1,23 +1,20 @@
 //! The server's settings: `/etc/mesh/meshd.toml`, overruled by flags and `MESHD_*`.
 //!
-//! Every setting is one line of [`KEYS`]; the file reader and the command line are both built from
-//! it, so that none can be settable in one place and not in the other.
+//! Every setting is one line of [`SETTINGS`].
 
-mod file;
 mod read;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use mesh_core::hostfile::Diagnostic;
 use mesh_core::name::ServerName;
+use mesh_net::settings::{Key, Kind, Table};
 use mesh_net::telemetry::LogFormat;
 
 use crate::raft::Timing;
 
-pub use file::Settings;
-pub(crate) use read::is_host_port;
+pub use mesh_net::settings::{Settings, SettingsError as ConfigError, Wrong};
 
 /// What a server goes by, fixed for the life of the process.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,101 +102,46 @@ impl Config {
     pub fn resolve(settings: &Settings, host: &str) -> Result<Self, ConfigError> {
         read::config(settings, host)
     }
-}
 
-/// What one setting holds in the file; flags are always text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    Text,
-    Number,
-}
-
-/// One setting.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Key {
-    /// As in the file; `limits.watches` stands in the table `[limits]`.
-    pub(crate) name: &'static str,
-    pub(crate) kind: Kind,
-    /// An example, as it stands in the file.
-    pub(crate) example: &'static str,
-    /// For `--help`.
-    pub(crate) help: &'static str,
-}
-
-const fn key(name: &'static str, kind: Kind, example: &'static str, help: &'static str) -> Key {
-    Key { name, kind, example, help }
+    /// Reads `text`, the settings file `name`.
+    ///
+    /// # Errors
+    /// As [`Settings::parse`].
+    pub fn settings(name: &str, text: &str) -> Result<Settings, ConfigError> {
+        Settings::parse(&SETTINGS, name, text)
+    }
 }
 
 /// Every setting.
-pub(crate) const KEYS: [Key; 15] = [
-    key("name", Kind::Text, "\"ctl-1\"", "Name of this server [default: the host's name]"),
-    key("data_dir", Kind::Text, "\"/var/lib/meshd\"", "Where log, state and keys are kept"),
-    key("api", Kind::Text, "\"0.0.0.0:7300\"", "Listener of the API"),
-    key("api_address", Kind::Text, "\"ctl-1:7300\"", "Where agents and operators reach the API"),
-    key("raft", Kind::Text, "\"0.0.0.0:7301\"", "Listener for the other servers"),
-    key("raft_address", Kind::Text, "\"ctl-1:7301\"", "Where the other servers reach it"),
-    key(
+pub(crate) static SETTINGS: Table = Table { env: "MESHD", keys: &KEYS };
+
+const KEYS: [Key; 15] = [
+    Key::new("name", Kind::Text, "\"ctl-1\"", "Name of this server [default: the host's name]"),
+    Key::new("data_dir", Kind::Text, "\"/var/lib/meshd\"", "Where log, state and keys are kept"),
+    Key::new("api", Kind::Text, "\"0.0.0.0:7300\"", "Listener of the API"),
+    Key::new(
+        "api_address",
+        Kind::Text,
+        "\"ctl-1:7300\"",
+        "Where agents and operators reach the API",
+    ),
+    Key::new("raft", Kind::Text, "\"0.0.0.0:7301\"", "Listener for the other servers"),
+    Key::new("raft_address", Kind::Text, "\"ctl-1:7301\"", "Where the other servers reach it"),
+    Key::new(
         "kek_file",
         Kind::Text,
         "\"/etc/mesh/kek\"",
         "File of the key-encryption key, or \"credential\" for systemd's",
     ),
-    key("profile", Kind::Text, "\"lan\"", "How far servers are from each other: lan or wan"),
-    key("checkpoint_every", Kind::Number, "10000", "Log entries between two checkpoints"),
-    key("heartbeat", Kind::Text, "\"3s\"", "How often agents heartbeat"),
-    key("lease", Kind::Text, "\"10s\"", "After how long without a heartbeat a node is gone"),
-    key("log", Kind::Text, "\"info\"", "What is logged"),
-    key("log_format", Kind::Text, "\"text\"", "How it is logged: text or json"),
-    key("limits.connections", Kind::Number, "16384", "API connections open at once"),
-    key("limits.watches", Kind::Number, "4096", "Blocking queries waiting at once"),
+    Key::new("profile", Kind::Text, "\"lan\"", "How far servers are from each other: lan or wan"),
+    Key::new("checkpoint_every", Kind::Number, "10000", "Log entries between two checkpoints"),
+    Key::new("heartbeat", Kind::Text, "\"3s\"", "How often agents heartbeat"),
+    Key::new("lease", Kind::Text, "\"10s\"", "After how long without a heartbeat a node is gone"),
+    Key::new("log", Kind::Text, "\"info\"", "What is logged"),
+    Key::new("log_format", Kind::Text, "\"text\"", "How it is logged: text or json"),
+    Key::new("limits.connections", Kind::Number, "16384", "API connections open at once"),
+    Key::new("limits.watches", Kind::Number, "4096", "Blocking queries waiting at once"),
 ];
-
-/// Why there is no config: all that is wrong with the settings.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{}", lines(.0))]
-pub struct ConfigError(pub Vec<Wrong>);
-
-/// One thing that is wrong with the settings.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Wrong {
-    /// In the file, at a place.
-    InFile(Diagnostic),
-    /// In a flag or an environment variable.
-    InFlag {
-        /// The setting.
-        key: &'static str,
-        /// What was found and what is expected.
-        message: String,
-    },
-    /// Nowhere given, and there is no default.
-    Missing(String),
-}
-
-impl std::fmt::Display for Wrong {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::InFile(diagnostic) => write!(f, "{diagnostic}"),
-            Self::InFlag { key, message } => {
-                write!(f, "--{} or {}: {message}", flag_name(key), env_name(key))
-            }
-            Self::Missing(message) => f.write_str(message),
-        }
-    }
-}
-
-/// The flag of a setting: `data_dir` is `--data-dir`.
-pub(crate) fn flag_name(key: &str) -> String {
-    key.replace(['_', '.'], "-")
-}
-
-/// The environment variable of a setting: `data_dir` is `MESHD_DATA_DIR`.
-pub(crate) fn env_name(key: &str) -> String {
-    format!("MESHD_{}", key.replace('.', "_").to_uppercase())
-}
-
-fn lines(wrong: &[Wrong]) -> String {
-    wrong.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
-}
 
 /// openraft says much that only its developers can read.
 const LOG: &str = "info,openraft=warn";

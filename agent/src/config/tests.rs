@@ -15,7 +15,7 @@ drain = "2s"
 "#;
 
 fn read(text: &str) -> Result<Config, ConfigError> {
-    Config::resolve(&Settings::parse("agent.toml", text)?, "Host-1.corp.example")
+    Config::resolve(&Config::settings("agent.toml", text)?, "Host-1.corp.example")
 }
 
 #[test]
@@ -32,7 +32,7 @@ fn a_file_overrules_defaults() {
 
 #[test]
 fn flags_overrule_the_file() {
-    let mut settings = Settings::parse("agent.toml", GOOD).unwrap();
+    let mut settings = Config::settings("agent.toml", GOOD).unwrap();
     settings.set("node", "db-1".to_owned());
     settings.set("inbound", "127.0.0.1:0".to_owned());
     let config = Config::resolve(&settings, "").unwrap();
@@ -49,7 +49,7 @@ fn flags_overrule_the_file() {
 #[test]
 fn the_host_name_is_the_default_node() {
     assert_eq!(read("servers = [\"a:1\"]").unwrap().node.as_str(), "host-1");
-    let settings = Settings::parse("agent.toml", "servers = [\"a:1\"]").unwrap();
+    let settings = Config::settings("agent.toml", "servers = [\"a:1\"]").unwrap();
     let error = Config::resolve(&settings, "my_host").unwrap_err().to_string();
     assert!(error.contains("\"my_host\" is no node name"), "{error}");
 }
@@ -91,8 +91,8 @@ fn errors_name_their_place() {
 
 #[test]
 fn every_key_can_be_set_by_flag() {
-    let mut settings = Settings::default();
-    for key in KEYS {
+    let mut settings = Config::settings("agent.toml", "").unwrap();
+    for key in SETTINGS.keys {
         let text = key.example.trim_matches(['[', ']', '"']).to_owned();
         settings.set(key.name, text);
     }

@@ -7,7 +7,7 @@ use mesh_core::policy::AccessMode;
 use mesh_net::files::write_atomic;
 use mesh_net::telemetry::Chain;
 use mesh_net::token::TokenKind;
-use meshd::config::{Config, KekSource, Settings};
+use meshd::config::{Config, KekSource};
 use meshd::init::InitOptions;
 use meshd::join::JoinOptions;
 
@@ -106,7 +106,7 @@ impl Planned {
         };
         let wrong = |why: &dyn std::fmt::Display| CliError::Usage(why.to_string());
         let mut settings =
-            Settings::parse(&path.display().to_string(), &text).map_err(|why| wrong(&why))?;
+            Config::settings(&path.display().to_string(), &text).map_err(|why| wrong(&why))?;
         let mut lines =
             vec!["# Written by `mesh`; see `meshd --help` for every setting.".to_owned()];
         for (key, value) in given(server) {

@@ -28,6 +28,8 @@ pub mod files;
 
 pub mod open_files;
 
+pub mod settings;
+
 pub mod hash;
 
 pub mod clock;

@@ -11,7 +11,7 @@ use super::error::{Failure, Kind};
 use super::read::{mesh, servers};
 use super::request::Call;
 use crate::ca::CsrKey;
-use crate::config::is_host_port;
+use mesh_net::settings::is_host_port;
 use crate::server::roots_pem;
 
 pub(super) async fn join(call: &Call) -> Result<Answer, Failure> {

@@ -1,82 +1,58 @@
 //! From settings as given to a [`Config`]: typed values, and all that is wrong at once.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::time::Duration;
 
-use mesh_core::name::ServerName;
+use mesh_net::settings::{self, Settings, is_host_port};
 
-use super::{Config, ConfigError, KEYS, KekSource, Limits, Settings, Wrong};
+use super::{Config, ConfigError, KekSource, Limits};
 use crate::raft::Timing;
 
-pub(super) fn config(settings: &Settings, host: &str) -> Result<Config, ConfigError> {
-    let mut reader = Reader { settings, wrong: Vec::new() };
+pub(super) fn config(given: &Settings, host: &str) -> Result<Config, ConfigError> {
+    let mut reader = Reader(settings::Reader::new(given));
     let config = reader.config(host);
-    match config {
-        Some(config) if reader.wrong.is_empty() => Ok(config),
-        Some(_) | None => Err(ConfigError(reader.wrong)),
-    }
+    reader.0.finish(config)
 }
 
-/// Reads typed values out of settings and collects what is wrong.
-struct Reader<'a> {
-    settings: &'a Settings,
-    wrong: Vec<Wrong>,
-}
+struct Reader<'a>(settings::Reader<'a>);
 
 impl Reader<'_> {
     /// `None` if something without a default is wrong.
     fn config(&mut self, host: &str) -> Option<Config> {
-        let name = self.name(host);
-        let data_dir = self.path("data_dir").unwrap_or_else(|| "/var/lib/meshd".into());
+        let name = self.0.name_or_host("name", host, "server name");
+        let data_dir = self.0.path("data_dir").unwrap_or_else(|| "/var/lib/meshd".into());
         let mut config = Config::new(name?, data_dir, host);
         let bind = "an address and port such as";
-        config.api = self.value("api", bind, |t| t.parse().ok()).unwrap_or(config.api);
-        config.raft = self.value("raft", bind, |t| t.parse().ok()).unwrap_or(config.raft);
+        config.api = self.0.parsed("api", bind).unwrap_or(config.api);
+        config.raft = self.0.parsed("raft", bind).unwrap_or(config.raft);
         config.api_address = self.advertised("api_address", config.api, host);
         config.raft_address = self.advertised("raft_address", config.raft, host);
-        config.kek = match self.settings.text("kek_file") {
+        config.kek = match self.0.text("kek_file") {
             Some("credential") => KekSource::Credential,
-            Some(_) | None => self.path("kek_file").map_or(config.kek, KekSource::File),
+            Some(_) | None => self.0.path("kek_file").map_or(config.kek, KekSource::File),
         };
         let lan_or_wan = "\"lan\" or \"wan\" such as";
-        config.profile = self.value("profile", lan_or_wan, profile).unwrap_or_default();
+        config.profile = self.0.value("profile", lan_or_wan, profile).unwrap_or_default();
         let entries = "a number from 100 to 10000000 such as";
         config.checkpoint_every = self
+            .0
             .value("checkpoint_every", entries, |t| within(t, 100, 10_000_000))
             .map_or(config.checkpoint_every, |n| n as u64);
         self.lease(&mut config);
         config.limits = self.limits();
-        if let Some(log) = self.settings.text("log") {
+        if let Some(log) = self.0.text("log") {
             config.log = log.to_owned();
         }
         let format = "\"text\" or \"json\" such as";
-        config.log_format =
-            self.value("log_format", format, |t| t.parse().ok()).unwrap_or_default();
+        config.log_format = self.0.parsed("log_format", format).unwrap_or_default();
         Some(config)
-    }
-
-    fn name(&mut self, host: &str) -> Option<ServerName> {
-        if let Some(text) = self.settings.text("name") {
-            return match text.parse() {
-                Ok(name) => Some(name),
-                Err(why) => self.refuse("name", format!("{why}")),
-            };
-        }
-        // A host named `ctl-1.corp.example` is the server `ctl-1`.
-        let name = host.split('.').next().unwrap_or("").to_lowercase().parse().ok();
-        if name.is_none() {
-            let text = format!("name is not set, and the host's name {host:?} is no server name");
-            self.wrong.push(Wrong::Missing(text));
-        }
-        name
     }
 
     /// Where others reach `listener`: as set, or its own address if that is one, or the host's name.
     fn advertised(&mut self, key: &'static str, listener: SocketAddr, host: &str) -> String {
         let expected = "host:port as others reach it, such as";
         let text = |text: &str| is_host_port(text).then(|| text.to_owned());
-        if let Some(set) = self.value(key, expected, text) {
+        if let Some(set) = self.0.value(key, expected, text) {
             return set;
         }
         match listener.ip().is_unspecified() {
@@ -87,47 +63,26 @@ impl Reader<'_> {
 
     fn lease(&mut self, config: &mut Config) {
         let time = "a time from \"100ms\" to \"300s\" such as";
-        config.heartbeat = self.value("heartbeat", time, duration).unwrap_or(config.heartbeat);
-        config.lease = self.value("lease", time, duration).unwrap_or(config.lease);
+        config.heartbeat = self.0.value("heartbeat", time, duration).unwrap_or(config.heartbeat);
+        config.lease = self.0.value("lease", time, duration).unwrap_or(config.lease);
         if config.lease < config.heartbeat * 2 {
             let (lease, heartbeat) = (config.lease, config.heartbeat);
             let text =
                 format!("lease is {lease:?}, expected at least twice the heartbeat {heartbeat:?}");
-            self.refuse::<()>("lease", text);
+            self.0.refuse::<()>("lease", text);
         }
     }
 
     fn limits(&mut self) -> Limits {
         let usual = Limits::default();
         let many = "a number from 16 to 1000000 such as";
-        let connections = self.value("limits.connections", many, |t| within(t, 16, 1_000_000));
+        let connections = self.0.value("limits.connections", many, |t| within(t, 16, 1_000_000));
         let some = "a number from 1 to 1000000 such as";
-        let watches = self.value("limits.watches", some, |t| within(t, 1, 1_000_000));
+        let watches = self.0.value("limits.watches", some, |t| within(t, 1, 1_000_000));
         Limits {
             connections: connections.unwrap_or(usual.connections),
             watches: watches.unwrap_or(usual.watches),
         }
-    }
-
-    fn path(&mut self, name: &'static str) -> Option<PathBuf> {
-        let absolute = |text: &str| text.starts_with('/').then(|| PathBuf::from(text));
-        self.value(name, "an absolute path such as", absolute)
-    }
-
-    fn value<T>(
-        &mut self, name: &'static str, expected: &str, read: impl Fn(&str) -> Option<T>,
-    ) -> Option<T> {
-        let text = self.settings.text(name)?;
-        if let Some(value) = read(text) {
-            return Some(value);
-        }
-        let example = KEYS.iter().find(|key| key.name == name).map_or("", |key| key.example);
-        self.refuse(name, format!("{name} is {text:?}, expected {expected} {example}"))
-    }
-
-    fn refuse<T>(&mut self, name: &'static str, message: String) -> Option<T> {
-        self.wrong.push(self.settings.wrong(name, message));
-        None
     }
 }
 
@@ -140,24 +95,9 @@ fn profile(text: &str) -> Option<Timing> {
 }
 
 fn within(text: &str, least: usize, most: usize) -> Option<usize> {
-    text.parse().ok().filter(|number| (least..=most).contains(number))
+    settings::within(text, least..=most)
 }
 
 fn duration(text: &str) -> Option<Duration> {
-    let number = |digits: &str| digits.parse::<u64>().ok();
-    let found = match text.strip_suffix("ms") {
-        Some(digits) => Duration::from_millis(number(digits)?),
-        None => Duration::from_secs(number(text.strip_suffix('s')?)?),
-    };
-    (Duration::from_millis(100)..=Duration::from_secs(300)).contains(&found).then_some(found)
-}
-
-/// Whether `text` is `host:port` with a port that can be dialled.
-pub(crate) fn is_host_port(text: &str) -> bool {
-    let Some((host, port)) = text.rsplit_once(':') else { return false };
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b".-[]:".contains(&b);
-    !host.is_empty()
-        && text.len() <= 300
-        && host.bytes().all(plain)
-        && port.parse::<u16>().is_ok_and(|port| port != 0)
+    settings::duration(text, Duration::from_millis(100)..=Duration::from_secs(300))
 }

@@ -3,7 +3,7 @@
 use super::*;
 
 fn resolve(text: &str) -> Result<Config, ConfigError> {
-    Config::resolve(&Settings::parse("meshd.toml", text)?, "ctl-1.corp.example")
+    Config::resolve(&Config::settings("meshd.toml", text)?, "ctl-1.corp.example")
 }
 
 #[test]

@@ -29,6 +29,14 @@ pub struct Diagnostic {
     pub hint: Option<String>,
 }
 
+impl Diagnostic {
+    /// A diagnostic about the bytes `span` of `text`, the file `file`, cut to the line where it
+    /// starts.
+    pub fn at(file: &str, text: &str, span: Range<usize>, message: String) -> Self {
+        Lines::new(file, text).diagnostic(span, message, None)
+    }
+}
+
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { file, line, column, message, .. } = self;
