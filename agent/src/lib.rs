@@ -3,8 +3,8 @@
 //! Reading order: [`config`] and [`args`] say what it goes by; [`run()`] puts it together; [`host`]
 //! is what the host declares and [`health`] how that fares; [`identity`] who it is; [`control`]
 //! what servers say; [`live`] what is in force; [`proxy`] is the data path, with [`traffic`] to
-//! choose by, [`callers`] to tell local processes apart and [`link`] to carry calls to other
-//! agents.
+//! choose by, [`callers`] to tell local processes apart, [`edge`] to speak HTTP with them and
+//! [`link`] to carry calls to other agents.
 #![forbid(unsafe_code)]
 
 pub mod config;
@@ -28,6 +28,8 @@ pub mod control;
 pub mod live;
 
 pub mod proxy;
+
+pub mod edge;
 
 pub mod traffic;
 

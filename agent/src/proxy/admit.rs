@@ -1,7 +1,7 @@
 //! Admission: the one place before routing. It lets through only what has one reading.
 //!
-//! hyper is lenient where a proxy must not be (two Hosts, odd transfer codings, lower-case
-//! methods); what it leaves to us is decided here.
+//! What a request's bytes may look like and where its body ends is decided by [`crate::edge`]; here
+//! it is decided which host, path and method it is for.
 
 use http::header::{self, HeaderMap};
 use http::uri::{Authority, PathAndQuery};
@@ -41,7 +41,6 @@ pub(super) fn admit(
     if !is_plain(method) {
         return Err(bad("method is not upper case"));
     }
-    framing(headers)?;
     let authority = authority(uri, version, headers)?;
     let host = path::canonical_host(authority.as_str())
         .map_err(|why| Refusal::BadRequest(format!("Host: {why}")))?;
@@ -66,20 +65,6 @@ pub(super) fn admit(
 /// Whether rules that name methods in upper case cannot be passed by another spelling.
 pub(super) fn is_plain(method: &Method) -> bool {
     method.as_str().bytes().all(|b| b.is_ascii_uppercase() || b == b'-')
-}
-
-/// Refuses every way of saying where the body ends but one (RFC 9112 §6.3).
-fn framing(headers: &HeaderMap) -> Result<(), Refusal> {
-    let bad = |why: &str| Err(Refusal::BadRequest(why.to_owned()));
-    let lengths = headers.get_all(header::CONTENT_LENGTH).iter().count();
-    let codings: Vec<_> = headers.get_all(header::TRANSFER_ENCODING).iter().collect();
-    match (lengths, &codings[..]) {
-        (0 | 1, []) => Ok(()),
-        (0, [only]) if only.as_bytes().eq_ignore_ascii_case(b"chunked") => Ok(()),
-        (0, _) => bad("Transfer-Encoding is not exactly \"chunked\""),
-        (_, []) => bad("Content-Length is given more than once"),
-        (_, _) => bad("both Content-Length and Transfer-Encoding are given"),
-    }
 }
 
 /// The one host a request is for (RFC 9112 §3.2): exactly one Host, equal to the target's.
@@ -147,18 +132,6 @@ mod tests {
             ("absolute target differs", "http://a/", &[host]),
             ("user information", "/", &[("host", "a@orders")]),
             ("host with a path", "/", &[("host", "a/../b")]),
-            (
-                "length and coding",
-                "/",
-                &[host, ("content-length", "1"), ("transfer-encoding", "chunked")],
-            ),
-            ("two lengths", "/", &[host, ("content-length", "1"), ("content-length", "1")]),
-            ("odd coding", "/", &[host, ("transfer-encoding", "gzip, chunked")]),
-            (
-                "two codings",
-                "/",
-                &[host, ("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")],
-            ),
             ("escaped slash", "/a%2fb", &[host]),
             ("climbs out", "/../a", &[host]),
             ("parameter", "/a;b=c", &[host]),

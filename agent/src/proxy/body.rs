@@ -11,6 +11,7 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::connections::Registered;
 use super::endpoints::InFlight;
+use crate::edge::{self, RecvBody};
 use crate::link::{LinkBody, LinkError};
 
 /// A body on its way through the proxy, with what ends when it does.
@@ -25,8 +26,10 @@ pub(super) struct ProxyBody {
 
 #[derive(Debug)]
 enum Origin {
+    /// From a local caller.
+    Caller(RecvBody),
     /// From a local application.
-    Local(Incoming),
+    App(Incoming),
     /// From another agent.
     Link(Declared),
     /// From the proxy itself; `None` once it was read.
@@ -51,9 +54,12 @@ struct Allowed {
 /// Why a body ended before its end.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum BodyError {
+    /// The local caller's side.
+    #[error("caller broke off")]
+    Caller(#[source] edge::BodyError),
     /// The application's side.
-    #[error("local connection failed")]
-    Local(#[source] hyper::Error),
+    #[error("application broke off")]
+    App(#[source] hyper::Error),
     /// The other agent's side.
     #[error("link failed")]
     Link(#[source] LinkError),
@@ -66,9 +72,14 @@ pub(super) enum BodyError {
 }
 
 impl ProxyBody {
-    /// A body from a local connection.
-    pub(super) fn local(body: Incoming) -> Self {
-        Self::new(Origin::Local(body))
+    /// A body from a local caller.
+    pub(super) fn caller(body: RecvBody) -> Self {
+        Self::new(Origin::Caller(body))
+    }
+
+    /// A body from a local application.
+    pub(super) fn app(body: Incoming) -> Self {
+        Self::new(Origin::App(body))
     }
 
     /// A body that arrives over a link under a head with `headers`.
@@ -120,7 +131,8 @@ impl Body for ProxyBody {
             return Poll::Ready(Some(Err(BodyError::Withdrawn)));
         }
         match &mut this.bytes {
-            Origin::Local(body) => Pin::new(body).poll_frame(cx).map_err(BodyError::Local),
+            Origin::Caller(body) => Pin::new(body).poll_frame(cx).map_err(BodyError::Caller),
+            Origin::App(body) => Pin::new(body).poll_frame(cx).map_err(BodyError::App),
             Origin::Link(body) => body.poll_frame(cx),
             Origin::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
         }
@@ -128,7 +140,8 @@ impl Body for ProxyBody {
 
     fn is_end_stream(&self) -> bool {
         match &self.bytes {
-            Origin::Local(body) => body.is_end_stream(),
+            Origin::Caller(body) => body.is_end_stream(),
+            Origin::App(body) => body.is_end_stream(),
             // one that ended short must be seen to fail, not taken for empty
             Origin::Link(Declared { body, left }) => {
                 left.is_none_or(|left| left == 0) && body.is_end_stream()
@@ -139,7 +152,8 @@ impl Body for ProxyBody {
 
     fn size_hint(&self) -> SizeHint {
         match &self.bytes {
-            Origin::Local(body) => body.size_hint(),
+            Origin::Caller(body) => body.size_hint(),
+            Origin::App(body) => body.size_hint(),
             Origin::Link(_) => SizeHint::default(),
             Origin::Own(bytes) => {
                 SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))

@@ -445,7 +445,7 @@ fn answer_of(
         // nobody asked to: what follows would be no HTTP
         return Err(Refusal::Broken("the application".to_owned()));
     }
-    let mut response = Response::new(ProxyBody::local(body).while_allowed(registered));
+    let mut response = Response::new(ProxyBody::app(body).while_allowed(registered));
     *response.status_mut() = parts.status;
     *response.headers_mut() = parts.headers;
     headers::from_app(response.headers_mut());

@@ -50,10 +50,11 @@ pub struct ProxyLimits {
     pub connections_max: usize,
     /// For a TLS handshake, and a link's greeting.
     pub handshake: Duration,
-    /// For the head of a request, counted from the end of the one before: so long may a kept
-    /// connection rest. Longer than clients usually keep theirs, for one that is closed here just
-    /// as the client sends on it is a lost request.
+    /// For the head of a request, from its first byte on.
     pub head: Duration,
+    /// How long a kept connection may rest. Longer than clients usually keep theirs, for one that
+    /// is closed here just as the client sends on it is a lost request.
+    pub rest: Duration,
     /// A connection on which nothing moves either way is closed after this.
     pub idle: Duration,
     /// At shutdown, for what is in flight.
@@ -67,7 +68,8 @@ impl Default for ProxyLimits {
         Self {
             connections_max: 8_000,
             handshake: Duration::from_secs(5),
-            head: Duration::from_secs(75),
+            head: Duration::from_secs(10),
+            rest: Duration::from_secs(75),
             idle: Duration::from_secs(3600),
             drain: Duration::from_secs(5),
             first_use: Duration::from_secs(2),

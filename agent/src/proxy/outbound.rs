@@ -5,14 +5,9 @@
 mod exchange;
 mod stream;
 
-use std::convert::Infallible;
 use std::sync::Arc;
 
 use http::{Request, Response};
-use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use mesh_core::identity::SpiffeId;
 use mesh_core::name::ServiceName;
 use mesh_core::resource::ServiceRoutes;
@@ -26,11 +21,7 @@ use super::listener::{self, Upstream};
 use super::refusal::Refusal;
 use super::{LocalCallers, Proxy, tcp};
 use crate::callers::Caller;
-
-/// Bytes that one local HTTP/1.1 connection may buffer.
-const BUFFER_MAX: usize = 64 << 10;
-/// Headers of one request.
-const HEADERS_MAX: usize = 100;
+use crate::edge::{RecvBody, Reject, Service, http1};
 
 /// Who calls, with the certificate to show.
 #[derive(Clone, Debug)]
@@ -108,39 +99,35 @@ async fn serve_http(
     }
     registered.becomes(check(&source));
     let (stream, moved) = tcp::counted(stream);
-    let context = Arc::new((source, targets));
-    let service = service_fn(|request: Request<Incoming>| {
-        let (proxy, context) = (Arc::clone(&proxy), Arc::clone(&context));
-        async move {
-            let (source, targets) = &*context;
-            Ok::<Response<ProxyBody>, Infallible>(
-                exchange::serve(&proxy, source, targets, request).await,
-            )
+    let limits = &proxy.limits;
+    let config = http1::Config { rest: limits.rest, head: limits.head };
+    let service = Local { proxy: Arc::clone(&proxy), source, targets };
+    tokio::select! {
+        // once the proxy closes, what is in flight finishes and the client comes back elsewhere
+        served = http1::serve(stream, &service, &config, &proxy.closing) => {
+            tracing::trace!(?served, "local connection ended");
         }
-    });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(proxy.limits.head)
-        .max_headers(HEADERS_MAX)
-        .max_buf_size(BUFFER_MAX)
-        .half_close(false)
-        .serve_connection(TokioIo::new(stream), service);
-    tokio::pin!(connection);
-    let ended = tokio::select! {
-        ended = &mut connection => ended,
-        () = registered.close.cancelled() => return,
-        () = moved.stalled(proxy.limits.idle) => return,
-        () = proxy.closing.cancelled() => {
-            // what is in flight finishes, and the client is told to come back elsewhere
-            connection.as_mut().graceful_shutdown();
-            tokio::select! {
-                ended = &mut connection => ended,
-                () = registered.close.cancelled() => return,
-            }
-        }
-    };
-    if let Err(error) = ended {
-        tracing::debug!(%error, "local connection ended");
+        () = registered.close.cancelled() => {}
+        () = moved.stalled(limits.idle) => {}
+    }
+}
+
+/// The requests of one local connection.
+struct Local {
+    proxy: Arc<Proxy>,
+    source: Result<Source, Refusal>,
+    targets: Targets,
+}
+
+impl Service for Local {
+    type Body = ProxyBody;
+
+    async fn call(&self, request: Request<RecvBody>) -> Response<ProxyBody> {
+        exchange::serve(&self.proxy, &self.source, &self.targets, request).await
+    }
+
+    fn refuse(&self, reject: &Reject) -> Response<ProxyBody> {
+        exchange::refuse(&self.proxy, &self.source, reject)
     }
 }
 

@@ -3,6 +3,7 @@
 use http::{HeaderValue, Response, StatusCode};
 
 use super::body::ProxyBody;
+use crate::edge::Reject;
 use crate::link::Code;
 
 /// Header that names the refusal's code.
@@ -17,6 +18,9 @@ pub(super) enum Refusal {
     /// The request cannot be forwarded unambiguously.
     #[error("request refused: {0}")]
     BadRequest(String),
+    /// It is no request that has one reading.
+    #[error("request refused: {0}")]
+    Rejected(Reject),
     /// No telling who calls.
     #[error("caller unknown: {0}")]
     CallerUnknown(&'static str),
@@ -86,7 +90,7 @@ impl Refusal {
     /// Stable, for metrics, logs and the `mesh-error` header.
     pub(super) fn code(&self) -> &'static str {
         match self {
-            Self::BadRequest(_) => "bad_request",
+            Self::BadRequest(_) | Self::Rejected(_) => "bad_request",
             Self::CallerUnknown(_) => "caller_unknown",
             Self::CallerNoService(_) => "caller_no_service",
             Self::PortOfOther(_) => "port_of_other",
@@ -108,6 +112,7 @@ impl Refusal {
     pub(super) fn status(&self) -> StatusCode {
         match self {
             Self::BadRequest(_) => StatusCode::BAD_REQUEST,
+            Self::Rejected(reject) => reject.status,
             Self::CallerUnknown(_)
             | Self::CallerNoService(_)
             | Self::PortOfOther(_)
@@ -129,6 +134,7 @@ impl Refusal {
             Self::NotHosted(_) | Self::NoEndpoint(_) => Code::REFUSED,
             Self::Timeout { .. } => Code::TIMEOUT,
             Self::BadRequest(_)
+            | Self::Rejected(_)
             | Self::CallerUnknown(_)
             | Self::CallerNoService(_)
             | Self::PortOfOther(_)

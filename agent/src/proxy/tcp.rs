@@ -11,6 +11,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
+use crate::edge::Transport;
+
 /// Bytes in each direction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Copied {
@@ -99,6 +101,12 @@ impl Moved {
     /// Returns once nothing moved for `idle`, and at most twice that.
     pub(super) async fn stalled(&self, idle: Duration) {
         stalled(&self.0, &self.0, idle).await;
+    }
+}
+
+impl Transport for Counted<TcpStream> {
+    fn abort(&self) {
+        abort(&self.io);
     }
 }
 

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use http::{Method, Request, Response, StatusCode};
 use http_body::Body;
-use hyper::body::Incoming;
 use mesh_core::access::HttpRequest;
 use mesh_core::name::{ServiceName, SubsetName};
 use mesh_core::resource::{Endpoint, ServiceRoutes};
@@ -22,6 +21,7 @@ use super::super::pool::LinkKey;
 use super::super::refusal::Refusal;
 use super::super::{Proxy, headers};
 use super::{Source, Targets, short};
+use crate::edge::{RecvBody, Reject};
 use crate::link::{LinkBody, LinkError, RequestHead, ResponseHead, Target};
 
 /// Endpoints tried for one call, when the ones before surely saw nothing of it.
@@ -52,7 +52,7 @@ struct Plan {
 /// Serves one request of a local caller. Every failure is an answer that says why.
 pub(super) async fn serve(
     proxy: &Arc<Proxy>, source: &Result<Source, Refusal>, targets: &Targets,
-    request: Request<Incoming>,
+    request: Request<RecvBody>,
 ) -> Response<ProxyBody> {
     let began = Instant::now();
     let mut trail = Trail::default();
@@ -61,14 +61,13 @@ pub(super) async fn serve(
         Err(refusal) => Err(refusal.clone()),
     };
     let identified = source.is_ok();
-    let src = source.as_ref().map_or_else(|_| "unknown".to_owned(), |source| short(&source.id));
     let code = match &outcome {
         Ok(response) => response.status(),
         Err(refusal) => refusal.status(),
     };
     proxy.observe(&Record {
         side: Side::Outbound,
-        src: &src,
+        src: &name_of(source),
         dst: trail.service.as_ref().map_or("unknown", ServiceName::as_str),
         request: Some((&trail.method, &trail.path)),
         code: code.as_str(),
@@ -87,8 +86,32 @@ pub(super) async fn serve(
     response
 }
 
+/// The answer to what is no request that has one reading.
+pub(super) fn refuse(
+    proxy: &Arc<Proxy>, source: &Result<Source, Refusal>, reject: &Reject,
+) -> Response<ProxyBody> {
+    let refusal = Refusal::Rejected(reject.clone());
+    proxy.observe(&Record {
+        side: Side::Outbound,
+        src: &name_of(source),
+        dst: "unknown",
+        request: None,
+        code: refusal.status().as_str(),
+        upstream: None,
+        rule: None,
+        refusal: Some(&refusal),
+        took: Duration::ZERO,
+        bytes: None,
+    });
+    refusal.response()
+}
+
+fn name_of(source: &Result<Source, Refusal>) -> String {
+    source.as_ref().map_or_else(|_| "unknown".to_owned(), |source| short(&source.id))
+}
+
 async fn exchange(
-    proxy: &Arc<Proxy>, source: &Source, targets: &Targets, request: Request<Incoming>,
+    proxy: &Arc<Proxy>, source: &Source, targets: &Targets, request: Request<RecvBody>,
     trail: &mut Trail,
 ) -> Result<Response<ProxyBody>, Refusal> {
     let (mut parts, body) = request.into_parts();
@@ -106,7 +129,7 @@ async fn exchange(
     let plan = route(proxy, &asked, known, &admitted, &parts.headers).await?;
     trail.service = Some(plan.service.clone());
     let call = Call { proxy, source, plan: &plan, admitted: &admitted, headers: &parts.headers };
-    call.send(ProxyBody::local(body), trail).await
+    call.send(ProxyBody::caller(body), trail).await
 }
 
 /// The service that `host` names: `NAME` or `NAME.<zone>`.

@@ -1,0 +1,238 @@
+//! [`Conn`]: a transport with what was read and not yet taken, and what is to be written.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes, BytesMut};
+use http_body::Frame;
+use tokio::io::ReadBuf;
+use tokio_util::io::poll_read_buf;
+
+use super::chunked::{Chunked, Step};
+use crate::edge::Transport;
+use crate::edge::body::{BodyError, Source};
+use crate::edge::framing::Framing;
+use crate::edge::limits::{COPIED_MAX, GATHERED_MAX, HEAD_READ_SIZE, PIPELINED_MAX, READ_SIZE};
+
+/// A connection, shared with the body that is read from it.
+pub(super) struct Conn<IO>(Mutex<State<IO>>);
+
+/// Reading and writing do not share a waker: a body may be read by another task than the one that
+/// writes.
+pub(super) struct State<IO> {
+    pub(super) io: IO,
+    /// Read and not yet taken.
+    pub(super) input: BytesMut,
+    pub(super) output: Output,
+    body: Remaining,
+    /// Counts exchanges, so that the body of an earlier one takes nothing of a later.
+    turn: u64,
+    /// `100 Continue` is owed before the body is waited for.
+    continues: bool,
+}
+
+/// What is still to come of the body under way.
+#[derive(Debug)]
+enum Remaining {
+    Nothing,
+    Length(u64),
+    Chunked(Chunked),
+    /// It can no longer be read.
+    Failed(BodyError),
+}
+
+/// What is to be written, in this order.
+#[derive(Debug, Default)]
+pub(super) struct Output {
+    first: BytesMut,
+    /// Data that is written where it lies.
+    data: Bytes,
+    then: BytesMut,
+}
+
+impl Output {
+    /// Where what is copied goes.
+    pub(super) fn buffer(&mut self) -> &mut BytesMut {
+        if self.data.is_empty() { &mut self.first } else { &mut self.then }
+    }
+
+    /// Adds data; large data is not copied. At most one call between two flushes once
+    /// [`Output::is_full`].
+    pub(super) fn data(&mut self, data: Bytes) {
+        if data.len() < COPIED_MAX || !self.data.is_empty() {
+            self.buffer().extend_from_slice(&data);
+        } else {
+            self.data = data;
+        }
+    }
+
+    /// Whether to write before more is added.
+    pub(super) fn is_full(&self) -> bool {
+        !self.data.is_empty() || self.first.len() >= GATHERED_MAX
+    }
+
+    fn slices(&self) -> [IoSlice<'_>; 3] {
+        [IoSlice::new(&self.first), IoSlice::new(&self.data), IoSlice::new(&self.then)]
+    }
+
+    fn advance(&mut self, mut len: usize) {
+        let first = len.min(self.first.len());
+        self.first.advance(first);
+        len -= first;
+        let data = len.min(self.data.len());
+        self.data.advance(data);
+        self.then.advance(len - data);
+    }
+
+    fn is_empty(&self) -> bool {
+        self.first.is_empty() && self.data.is_empty() && self.then.is_empty()
+    }
+}
+
+impl<IO: Transport> Conn<IO> {
+    pub(super) fn new(io: IO) -> Arc<Self> {
+        Arc::new(Self(Mutex::new(State {
+            io,
+            input: BytesMut::new(),
+            output: Output::default(),
+            body: Remaining::Nothing,
+            turn: 0,
+            continues: false,
+        })))
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, State<IO>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<IO: Transport> Source for Conn<IO> {
+    fn poll_part(
+        &self, turn: u64, cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let mut state = self.lock();
+        if state.turn != turn {
+            return Poll::Ready(Some(Err(BodyError::Incomplete)));
+        }
+        let part = ready!(state.poll_body(cx));
+        if let Some(Err(error)) = &part {
+            state.body = Remaining::Failed(*error);
+        }
+        Poll::Ready(part)
+    }
+}
+
+impl<IO: Transport> State<IO> {
+    /// Begins an exchange whose request has a body of this framing; the exchange's number.
+    pub(super) fn begin(&mut self, framing: Framing, continues: bool) -> u64 {
+        self.turn += 1;
+        self.continues = continues && self.input.is_empty();
+        self.body = match framing {
+            Framing::None => Remaining::Nothing,
+            Framing::Length(length) => Remaining::Length(length),
+            Framing::Chunked => Remaining::Chunked(Chunked::new()),
+        };
+        self.turn
+    }
+
+    /// Ends the exchange: its body gives nothing any more. Whether all of it was read.
+    pub(super) fn finish(&mut self) -> bool {
+        self.turn += 1;
+        matches!(self.body, Remaining::Nothing)
+    }
+
+    /// From now on an answer is under way, and `100 Continue` comes too late.
+    pub(super) fn answers(&mut self) {
+        self.continues = false;
+    }
+
+    /// Reads at rest, into a buffer on the stack: what rests holds none.
+    pub(super) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut space = [const { std::mem::MaybeUninit::uninit() }; HEAD_READ_SIZE];
+        let mut read = ReadBuf::uninit(&mut space);
+        ready!(Pin::new(&mut self.io).poll_read(cx, &mut read))?;
+        self.input.extend_from_slice(read.filled());
+        Poll::Ready(Ok(read.filled().len()))
+    }
+
+    /// Ready once the client is gone. Takes what further requests it sends meanwhile, within
+    /// bounds; while a body is still to be read, its reader sees the end.
+    pub(super) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while matches!(self.body, Remaining::Nothing) && self.input.len() < PIPELINED_MAX {
+            match ready!(self.poll_read(cx)) {
+                Ok(1..) => {}
+                Ok(0) | Err(_) => return Poll::Ready(()),
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Writes what is to be written.
+    pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.output.is_empty() {
+            let slices = self.output.slices();
+            match ready!(Pin::new(&mut self.io).poll_write_vectored(cx, &slices))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                len => self.output.advance(len),
+            }
+        }
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    /// Gives the memory of empty buffers back.
+    pub(super) fn rest(&mut self) {
+        if self.input.is_empty() {
+            self.input = BytesMut::new();
+        }
+        self.output = Output::default();
+    }
+
+    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        loop {
+            match &mut self.body {
+                Remaining::Nothing => return Poll::Ready(None),
+                Remaining::Failed(error) => return Poll::Ready(Some(Err(*error))),
+                Remaining::Length(left) if !self.input.is_empty() => {
+                    let len = usize::try_from(*left).unwrap_or(usize::MAX).min(self.input.len());
+                    let data = self.input.split_to(len).freeze();
+                    *left -= len as u64;
+                    if *left == 0 {
+                        self.body = Remaining::Nothing;
+                    }
+                    return Poll::Ready(Some(Ok(Frame::data(data))));
+                }
+                Remaining::Length(_) => {}
+                Remaining::Chunked(chunked) => match chunked.step(&mut self.input) {
+                    Ok(Step::More) => {}
+                    Ok(Step::Data(data)) => return Poll::Ready(Some(Ok(Frame::data(data)))),
+                    Ok(Step::End(trailers)) => {
+                        self.body = Remaining::Nothing;
+                        return Poll::Ready(trailers.map(|fields| Ok(Frame::trailers(fields))));
+                    }
+                    Err(why) => return Poll::Ready(Some(Err(BodyError::Malformed(why)))),
+                },
+            }
+            if ready!(self.poll_more(cx)).is_err() {
+                return Poll::Ready(Some(Err(BodyError::Incomplete)));
+            }
+        }
+    }
+
+    /// Reads more of the body, having told the client that it is wanted.
+    fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if std::mem::take(&mut self.continues) {
+            self.output.buffer().extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+            // what the transport does not take now, goes out before the answer
+            if let Poll::Ready(Err(error)) = self.poll_flush(cx) {
+                return Poll::Ready(Err(error));
+            }
+        }
+        self.input.reserve(READ_SIZE);
+        match ready!(poll_read_buf(Pin::new(&mut self.io), cx, &mut self.input))? {
+            0 => Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
+            _ => Poll::Ready(Ok(())),
+        }
+    }
+}

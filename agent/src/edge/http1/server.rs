@@ -1,0 +1,321 @@
+//! One connection of a client: request after request, each answered before the next is begun.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Poll, ready};
+use std::time::Duration;
+
+use bytes::Buf;
+use http::{Request, Response, StatusCode};
+use http_body::Body;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use super::answer::{self, Asked, Ending};
+use super::conn::{Conn, State};
+use super::head::{self, Head};
+use crate::edge::framing::Framing;
+use crate::edge::limits::{HEAD_BYTES_MAX, LINGER, LINGER_BYTES_MAX};
+use crate::edge::{RecvBody, Reject, Service, Transport};
+
+/// How a connection is served.
+#[derive(Clone, Copy, Debug)]
+pub struct Config {
+    /// How long a connection may rest before a request.
+    pub rest: Duration,
+    /// How long a head may take from its first byte on.
+    pub head: Duration,
+}
+
+/// How a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Served {
+    /// Between two requests, or after the last.
+    Done,
+    /// The client left while it was answered.
+    Gone,
+    /// What it sent is no request; it was told so.
+    Refused,
+    /// An answer could not be ended; the connection was reset.
+    Aborted,
+}
+
+/// What comes next on a connection.
+enum Next {
+    Request(Box<Head>),
+    Refuse(Reject),
+    Close,
+}
+
+/// Serves `io` until the client leaves, or `closing` is cancelled and what is under way is done.
+pub async fn serve<IO: Transport, S: Service>(
+    io: IO, service: &S, config: &Config, closing: &CancellationToken,
+) -> Served {
+    let conn = Conn::new(io);
+    loop {
+        let request = match next(&conn, config, closing).await {
+            Next::Request(request) => request,
+            Next::Close => {
+                shut(&conn).await;
+                return Served::Done;
+            }
+            Next::Refuse(reject) => {
+                let answer = service.refuse(&reject);
+                let told = respond(&conn, &Asked::nothing(), answer, false).await;
+                linger(&conn).await;
+                return if told.is_ok() { Served::Refused } else { Served::Gone };
+            }
+        };
+        match exchange(&conn, service, *request, closing).await {
+            Ok(After::Next) => conn.lock().rest(),
+            Ok(After::Close) => {
+                shut(&conn).await;
+                return Served::Done;
+            }
+            Ok(After::Unread) => {
+                linger(&conn).await;
+                return Served::Done;
+            }
+            Err(served) => {
+                if served == Served::Aborted {
+                    conn.lock().io.abort();
+                }
+                return served;
+            }
+        }
+    }
+}
+
+/// What follows an exchange.
+enum After {
+    /// The next request.
+    Next,
+    /// Nothing.
+    Close,
+    /// Nothing, and of this request something was not read.
+    Unread,
+}
+
+/// One request and its answer.
+async fn exchange<IO: Transport, S: Service>(
+    conn: &Arc<Conn<IO>>, service: &S, head: Head, closing: &CancellationToken,
+) -> Result<After, Served> {
+    let asked = Asked::new(&head.method, head.version, &head.headers);
+    let turn = conn.lock().begin(head.framing, head.expects_continue);
+    let body = match head.framing {
+        Framing::None => RecvBody::empty(),
+        Framing::Length(length) => RecvBody::new(Arc::<Conn<IO>>::clone(conn), turn, Some(length)),
+        Framing::Chunked => RecvBody::new(Arc::<Conn<IO>>::clone(conn), turn, None),
+    };
+    let mut request = Request::new(body);
+    *request.method_mut() = head.method;
+    *request.uri_mut() = head.uri;
+    *request.version_mut() = head.version;
+    *request.headers_mut() = head.headers;
+    let answer = tokio::select! {
+        biased;
+        answer = service.call(request) => answer,
+        () = poll_fn(|cx| conn.lock().poll_gone(cx)) => return Err(Served::Gone),
+    };
+    let says_close = answer.headers().get_all(http::header::CONNECTION).iter();
+    let closes =
+        says_close.into_iter().any(|value| value.as_bytes().eq_ignore_ascii_case(b"close"));
+    let keep = head.keep_alive && !closes && !closing.is_cancelled();
+    let kept = respond(conn, &asked, answer, keep).await?;
+    Ok(match (conn.lock().finish(), kept) {
+        (true, true) => After::Next,
+        (true, false) => After::Close,
+        (false, _) => After::Unread,
+    })
+}
+
+/// Waits for the head of the next request.
+async fn next<IO: Transport>(
+    conn: &Conn<IO>, config: &Config, closing: &CancellationToken,
+) -> Next {
+    if conn.lock().input.is_empty() {
+        let first = timeout(config.rest, poll_fn(|cx| conn.lock().poll_read(cx)));
+        let first = tokio::select! {
+            biased;
+            first = first => first,
+            () = closing.cancelled() => return Next::Close,
+        };
+        match first {
+            Ok(Ok(1..)) => {}
+            Ok(Ok(0) | Err(_)) | Err(_) => return Next::Close,
+        }
+    }
+    let mut looked = 0;
+    let whole = poll_fn(|cx| {
+        let mut state = conn.lock();
+        loop {
+            if let Some(next) = take_head(&mut state, &mut looked) {
+                return Poll::Ready(next);
+            }
+            match ready!(state.poll_read(cx)) {
+                Ok(1..) => {}
+                Ok(0) | Err(_) => return Poll::Ready(Next::Close),
+            }
+        }
+    });
+    let slow = Reject { status: StatusCode::REQUEST_TIMEOUT, why: "head took too long" };
+    timeout(config.head, whole).await.unwrap_or(Next::Refuse(slow))
+}
+
+/// Takes the head off the input, if all of it is there.
+fn take_head<IO>(state: &mut State<IO>, looked: &mut usize) -> Option<Next> {
+    if *looked == 0 && state.input.starts_with(b"\r\n") {
+        // one empty line before a request is of a client that ends bodies with it (RFC 9112 §2.2)
+        state.input.advance(2);
+    }
+    match head::end(&state.input, *looked) {
+        Err(reject) => Some(Next::Refuse(reject)),
+        Ok(Some(end)) if end <= HEAD_BYTES_MAX => {
+            let head = state.input.split_to(end);
+            Some(match head::parse(&head) {
+                Ok(head) => Next::Request(Box::new(head)),
+                Err(reject) => Next::Refuse(reject),
+            })
+        }
+        Ok(None) if state.input.len() < HEAD_BYTES_MAX => {
+            *looked = state.input.len().saturating_sub(3);
+            None
+        }
+        Ok(Some(_) | None) => {
+            let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+            Some(Next::Refuse(Reject { status, why: "head is larger than 64 KiB" }))
+        }
+    }
+}
+
+/// Writes an answer to its end; whether the connection can go on.
+async fn respond<IO: Transport, B>(
+    conn: &Conn<IO>, asked: &Asked, answer: Response<B>, keep: bool,
+) -> Result<bool, Served>
+where
+    B: Body<Data = bytes::Bytes, Error: std::fmt::Display> + Unpin,
+{
+    let (mut parts, mut body) = answer.into_parts();
+    let ending = answer::frame(asked, parts.status, &mut parts.headers, &body);
+    let keep = keep && ending != Ending::Close;
+    {
+        let mut state = conn.lock();
+        state.answers();
+        answer::head(state.output.buffer(), asked, parts.status, &parts.headers, keep);
+    }
+    let mut writer = Writer { ending, trailers: asked.trailers, ended: ending == Ending::None };
+    poll_fn(|cx| {
+        loop {
+            // the lock is not held here: the body may be read from this very connection
+            let mut waits = false;
+            while !writer.ended && !conn.lock().output.is_full() {
+                let Poll::Ready(frame) = Pin::new(&mut body).poll_frame(cx) else {
+                    waits = true;
+                    break;
+                };
+                if let Err(why) = writer.put(&mut conn.lock(), frame) {
+                    tracing::debug!(%why, "answer could not be sent to its end");
+                    return Poll::Ready(Err(Served::Aborted));
+                }
+            }
+            match ready!(conn.lock().poll_flush(cx)) {
+                Err(_) => return Poll::Ready(Err(Served::Gone)),
+                Ok(()) if writer.ended => return Poll::Ready(Ok(keep)),
+                Ok(()) if waits => return Poll::Pending,
+                Ok(()) => {}
+            }
+        }
+    })
+    .await
+}
+
+/// Puts a body into the form its head promised.
+struct Writer {
+    ending: Ending,
+    trailers: bool,
+    ended: bool,
+}
+
+impl Writer {
+    fn put<IO, E: std::fmt::Display>(
+        &mut self, state: &mut State<IO>, frame: Option<Result<http_body::Frame<bytes::Bytes>, E>>,
+    ) -> Result<(), String> {
+        let output = &mut state.output;
+        let frame = match frame {
+            Some(Ok(frame)) => frame,
+            Some(Err(why)) => return Err(why.to_string()),
+            None => {
+                self.ended = true;
+                return match self.ending {
+                    Ending::Length(1..) => Err("body is shorter than its length".to_owned()),
+                    Ending::Chunked => {
+                        answer::last_chunk(output.buffer(), None);
+                        Ok(())
+                    }
+                    Ending::Length(_) | Ending::None | Ending::Close => Ok(()),
+                };
+            }
+        };
+        let data = match frame.into_data() {
+            Ok(data) => data,
+            Err(other) => {
+                if let (Ending::Chunked, Ok(trailers)) = (self.ending, other.into_trailers()) {
+                    let trailers = Some(&trailers).filter(|_| self.trailers);
+                    answer::last_chunk(output.buffer(), trailers);
+                    self.ended = true;
+                }
+                return Ok(());
+            }
+        };
+        if data.is_empty() {
+            return Ok(());
+        }
+        match &mut self.ending {
+            Ending::Length(left) => {
+                let len = data.len() as u64;
+                *left = left.checked_sub(len).ok_or("body is longer than its length")?;
+                self.ended = *left == 0;
+                output.data(data);
+            }
+            Ending::Chunked => {
+                answer::chunk_size(output.buffer(), data.len());
+                output.data(data);
+                output.buffer().extend_from_slice(b"\r\n");
+            }
+            Ending::Close => output.data(data),
+            Ending::None => {}
+        }
+        Ok(())
+    }
+}
+
+/// Says that nothing more comes.
+async fn shut<IO: Transport>(conn: &Conn<IO>) -> bool {
+    let closing = poll_fn(|cx| Pin::new(&mut conn.lock().io).poll_shutdown(cx));
+    timeout(LINGER, closing).await.is_ok_and(|closed| closed.is_ok())
+}
+
+/// Closes, and throws away what still comes for a while: closed at once, the kernel would answer
+/// it with a reset, and the client might lose the answer (RFC 9112 §9.6).
+async fn linger<IO: Transport>(conn: &Conn<IO>) {
+    if !shut(conn).await {
+        return;
+    }
+    let mut left = LINGER_BYTES_MAX;
+    let reading = poll_fn(|cx| -> Poll<io::Result<()>> {
+        let mut state = conn.lock();
+        loop {
+            state.input.clear();
+            match ready!(state.poll_read(cx))? {
+                0 => return Poll::Ready(Ok(())),
+                len if len > left => return Poll::Ready(Ok(())),
+                len => left -= len,
+            }
+        }
+    });
+    if timeout(LINGER, reading).await.is_err() {
+        tracing::trace!("client sent on after the last answer");
+    }
+}
