@@ -33,6 +33,18 @@ pub(super) const GATHERED_MAX: usize = 16 << 10;
 /// From a chunk of this size on, data is written where it lies rather than copied.
 pub(super) const COPIED_MAX: usize = 8 << 10;
 
+/// Preliminary answers (1xx) before the answer.
+pub(super) const INFORMED_MAX: usize = 8;
+
+/// For a connection to an application: it is on this host.
+pub(super) const APP_CONNECT: Duration = Duration::from_secs(1);
+
+/// After this an idle connection is not used again: most servers close theirs later than that.
+pub(super) const APP_IDLE: Duration = Duration::from_secs(4);
+
+/// Idle connections kept for one application.
+pub(super) const APP_IDLE_MAX: usize = 64;
+
 /// A connection closed before its request was read lingers so long, lest the answer be lost.
 pub(super) const LINGER: Duration = Duration::from_secs(1);
 

@@ -6,7 +6,6 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http::header::{self, HeaderMap};
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::connections::Registered;
@@ -29,7 +28,7 @@ enum Origin {
     /// From a local caller.
     Caller(RecvBody),
     /// From a local application.
-    App(Incoming),
+    App(RecvBody),
     /// From another agent.
     Link(Declared),
     /// From the proxy itself; `None` once it was read.
@@ -59,7 +58,7 @@ pub(super) enum BodyError {
     Caller(#[source] edge::BodyError),
     /// The application's side.
     #[error("application broke off")]
-    App(#[source] hyper::Error),
+    App(#[source] edge::BodyError),
     /// The other agent's side.
     #[error("link failed")]
     Link(#[source] LinkError),
@@ -78,7 +77,7 @@ impl ProxyBody {
     }
 
     /// A body from a local application.
-    pub(super) fn app(body: Incoming) -> Self {
+    pub(super) fn app(body: RecvBody) -> Self {
         Self::new(Origin::App(body))
     }
 

@@ -9,7 +9,6 @@ use std::sync::Arc;
 
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use http_body::Body;
-use hyper::body::Incoming as AppBody;
 use mesh_core::access::{AccessRequest, Decision, decide};
 use mesh_core::identity::{self, CaRole};
 use mesh_core::name::ServiceName;
@@ -23,13 +22,14 @@ use tokio_rustls::TlsAcceptor;
 
 use super::Proxy;
 use super::admit::is_plain;
-use super::app::AppError;
 use super::body::ProxyBody;
 use super::connections::{Asked, Check, Registered};
 use super::observe::{Record, Side};
 use super::outbound::short;
 use super::refusal::Refusal;
 use super::{headers, listener, pool, tcp};
+use crate::edge::RecvBody;
+use crate::edge::http1::{self, SendError};
 use crate::identity::Identities;
 use crate::link::{self, Incoming, LinkServer, Open, RequestHead, ResponseHead, Target};
 
@@ -239,15 +239,9 @@ impl Proxy {
     /// Has the application answer a request that was allowed, for as long as it stays so.
     async fn ask_app(
         self: &Arc<Self>, instance: &HostedInstance, service: &ServiceName,
-        mut request: Request<ProxyBody>, registered: Registered,
+        request: Request<ProxyBody>, registered: Registered,
     ) -> Result<Response<ProxyBody>, Refusal> {
-        let lengthy = !request.body().is_end_stream();
-        if lengthy && !request.headers().contains_key(header::CONTENT_LENGTH) {
-            // said in so many words, or a GET would lose its body
-            let chunked = HeaderValue::from_static("chunked");
-            request.headers_mut().insert(header::TRANSFER_ENCODING, chunked);
-        }
-        let sending = timeout(self.limits.idle, self.send_to_app(instance.address, request));
+        let sending = timeout(self.limits.idle, self.apps.send(instance.address, request));
         let answer = tokio::select! {
             sent = sending => sent,
             () = registered.close.cancelled() => {
@@ -309,7 +303,7 @@ impl Proxy {
         let taken = async {
             let decision = self.decide(&snapshot, peer, service, None)?;
             let instance = local(&snapshot, service, target)?;
-            let app = self.connect_app(instance.address).await.map_err(|why| refused(&why))?;
+            let app = http1::connect(instance.address).await.map_err(|why| refused(&why))?;
             Ok((app, decision.reason.id()))
         };
         let src = short(&peer.id);
@@ -422,12 +416,15 @@ fn request_of(head: &RequestHead, body: ProxyBody) -> Result<Request<ProxyBody>,
     Ok(request)
 }
 
-fn refused(why: &AppError) -> Refusal {
+fn refused(why: &SendError) -> Refusal {
     match why {
-        AppError::Connect { address, source } => {
+        SendError::Connect { address, source } => {
             Refusal::Connect(format!("the application on {address}: {source}"))
         }
-        AppError::Broken(_) => Refusal::Broken("the application".to_owned()),
+        _ => {
+            tracing::debug!(%why, "call failed at the application");
+            Refusal::Broken("the application".to_owned())
+        }
     }
 }
 
@@ -438,7 +435,7 @@ pub(super) fn mismatch(service: &ServiceName, declared: Protocol, found: &'stati
 
 /// The application's answer as the next hop may have it.
 fn answer_of(
-    response: Response<AppBody>, registered: Registered,
+    response: Response<RecvBody>, registered: Registered,
 ) -> Result<Response<ProxyBody>, Refusal> {
     let (parts, body) = response.into_parts();
     if parts.status == StatusCode::SWITCHING_PROTOCOLS {

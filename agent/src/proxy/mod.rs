@@ -5,7 +5,6 @@
 //! ([`observe`]).
 
 mod admit;
-mod app;
 mod body;
 mod connections;
 mod endpoints;
@@ -30,6 +29,7 @@ pub use listener::ListenerState;
 pub use observe::{AccessLog, ProxyMetrics};
 
 use crate::callers::Callers;
+use crate::edge::http1;
 use crate::identity::Identities;
 use crate::live::Live;
 
@@ -118,7 +118,7 @@ pub(crate) struct Proxy {
     endpoints: endpoints::Endpoints,
     connections: Arc<connections::Connections>,
     links: pool::Links,
-    apps: app::Apps,
+    apps: Arc<http1::Client>,
     tasks: TaskTracker,
     /// The loops that accept, so that the drain knows when nothing more comes.
     accepting: TaskTracker,
@@ -216,7 +216,7 @@ pub async fn start(deps: ProxyDeps) -> Result<ProxyHandle, ProxyError> {
         endpoints: endpoints::Endpoints::new(),
         connections: connections::Connections::new(),
         links: pool::Links::new(),
-        apps: app::Apps::new(),
+        apps: Arc::default(),
         tasks: TaskTracker::new(),
         accepting: TaskTracker::new(),
         closing: deps.shutdown.clone(),

@@ -124,7 +124,7 @@ pub(super) fn last_chunk(out: &mut BytesMut, trailers: Option<&HeaderMap>) {
     out.put_slice(b"\r\n");
 }
 
-fn fields(out: &mut BytesMut, headers: &HeaderMap) {
+pub(super) fn fields(out: &mut BytesMut, headers: &HeaderMap) {
     for (name, value) in headers {
         out.put_slice(name.as_str().as_bytes());
         out.put_slice(b": ");

@@ -10,6 +10,7 @@ use http_body::Frame;
 use tokio::io::ReadBuf;
 use tokio_util::io::poll_read_buf;
 
+use super::answer::Ending;
 use super::chunked::{Chunked, Step};
 use crate::edge::Transport;
 use crate::edge::body::{BodyError, Source};
@@ -39,6 +40,8 @@ enum Remaining {
     Nothing,
     Length(u64),
     Chunked(Chunked),
+    /// All until the other side closes.
+    Close,
     /// It can no longer be read.
     Failed(BodyError),
 }
@@ -93,14 +96,7 @@ impl Output {
 
 impl<IO: Transport> Conn<IO> {
     pub(super) fn new(io: IO) -> Arc<Self> {
-        Arc::new(Self(Mutex::new(State {
-            io,
-            input: BytesMut::new(),
-            output: Output::default(),
-            body: Remaining::Nothing,
-            turn: 0,
-            continues: false,
-        })))
+        Arc::new(Self(Mutex::new(State::new(io))))
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State<IO>> {
@@ -125,6 +121,37 @@ impl<IO: Transport> Source for Conn<IO> {
 }
 
 impl<IO: Transport> State<IO> {
+    pub(super) fn new(io: IO) -> Self {
+        Self {
+            io,
+            input: BytesMut::new(),
+            output: Output::default(),
+            body: Remaining::Nothing,
+            turn: 0,
+            continues: false,
+        }
+    }
+
+    /// Expects a body that ends as `ending` says.
+    pub(super) fn expect(&mut self, ending: Ending) {
+        self.body = match ending {
+            Ending::None | Ending::Length(0) => Remaining::Nothing,
+            Ending::Length(length) => Remaining::Length(length),
+            Ending::Chunked => Remaining::Chunked(Chunked::new()),
+            Ending::Close => Remaining::Close,
+        };
+    }
+
+    /// Whether the body was read to its end.
+    pub(super) fn is_read(&self) -> bool {
+        matches!(self.body, Remaining::Nothing)
+    }
+
+    /// Whether nothing is to be read or written any more, and nothing came that nobody asked for.
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.is_read() && self.input.is_empty() && self.output.is_empty()
+    }
+
     /// Begins an exchange whose request has a body of this framing; the exchange's number.
     pub(super) fn begin(&mut self, framing: Framing, continues: bool) -> u64 {
         self.turn += 1;
@@ -140,7 +167,7 @@ impl<IO: Transport> State<IO> {
     /// Ends the exchange: its body gives nothing any more. Whether all of it was read.
     pub(super) fn finish(&mut self) -> bool {
         self.turn += 1;
-        matches!(self.body, Remaining::Nothing)
+        self.is_read()
     }
 
     /// From now on an answer is under way, and `100 Continue` comes too late.
@@ -160,7 +187,7 @@ impl<IO: Transport> State<IO> {
     /// Ready once the client is gone. Takes what further requests it sends meanwhile, within
     /// bounds; while a body is still to be read, its reader sees the end.
     pub(super) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        while matches!(self.body, Remaining::Nothing) && self.input.len() < PIPELINED_MAX {
+        while self.is_read() && self.input.len() < PIPELINED_MAX {
             match ready!(self.poll_read(cx)) {
                 Ok(1..) => {}
                 Ok(0) | Err(_) => return Poll::Ready(()),
@@ -189,7 +216,9 @@ impl<IO: Transport> State<IO> {
         self.output = Output::default();
     }
 
-    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    pub(super) fn poll_body(
+        &mut self, cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         loop {
             match &mut self.body {
                 Remaining::Nothing => return Poll::Ready(None),
@@ -203,7 +232,10 @@ impl<IO: Transport> State<IO> {
                     }
                     return Poll::Ready(Some(Ok(Frame::data(data))));
                 }
-                Remaining::Length(_) => {}
+                Remaining::Close if !self.input.is_empty() => {
+                    return Poll::Ready(Some(Ok(Frame::data(self.input.split().freeze()))));
+                }
+                Remaining::Length(_) | Remaining::Close => {}
                 Remaining::Chunked(chunked) => match chunked.step(&mut self.input) {
                     Ok(Step::More) => {}
                     Ok(Step::Data(data)) => return Poll::Ready(Some(Ok(Frame::data(data)))),
@@ -214,14 +246,16 @@ impl<IO: Transport> State<IO> {
                     Err(why) => return Poll::Ready(Some(Err(BodyError::Malformed(why)))),
                 },
             }
-            if ready!(self.poll_more(cx)).is_err() {
-                return Poll::Ready(Some(Err(BodyError::Incomplete)));
+            match (ready!(self.poll_more(cx)), &self.body) {
+                (Ok(1..), _) => {}
+                (Ok(0), Remaining::Close) => self.body = Remaining::Nothing,
+                (Ok(0) | Err(_), _) => return Poll::Ready(Some(Err(BodyError::Incomplete))),
             }
         }
     }
 
     /// Reads more of the body, having told the client that it is wanted.
-    fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         if std::mem::take(&mut self.continues) {
             self.output.buffer().extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
             // what the transport does not take now, goes out before the answer
@@ -230,9 +264,6 @@ impl<IO: Transport> State<IO> {
             }
         }
         self.input.reserve(READ_SIZE);
-        match ready!(poll_read_buf(Pin::new(&mut self.io), cx, &mut self.input))? {
-            0 => Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
-            _ => Poll::Ready(Ok(())),
-        }
+        poll_read_buf(Pin::new(&mut self.io), cx, &mut self.input)
     }
 }

@@ -98,7 +98,7 @@ fn target(text: &str) -> Result<Uri, Reject> {
     text.parse().map_err(|_| Reject::bad("target is no path, URI or authority"))
 }
 
-fn fields_of(fields: &[httparse::Header<'_>]) -> Result<HeaderMap, Reject> {
+pub(super) fn fields_of(fields: &[httparse::Header<'_>]) -> Result<HeaderMap, Reject> {
     let mut headers = HeaderMap::with_capacity(fields.len());
     for field in fields {
         let name = HeaderName::from_bytes(field.name.as_bytes())
@@ -111,7 +111,7 @@ fn fields_of(fields: &[httparse::Header<'_>]) -> Result<HeaderMap, Reject> {
 }
 
 /// Whether the connection goes on after this message (RFC 9112 §9.3).
-fn keeps(version: Version, headers: &HeaderMap) -> bool {
+pub(super) fn keeps(version: Version, headers: &HeaderMap) -> bool {
     let says = |option: &str| {
         let values = headers.get_all(header::CONNECTION).iter();
         let mut options = values.flat_map(|value| value.as_bytes().split(|b| *b == b','));

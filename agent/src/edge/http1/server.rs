@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::answer::{self, Asked, Ending};
 use super::conn::{Conn, State};
 use super::head::{self, Head};
+use super::writer::Writer;
 use crate::edge::framing::Framing;
 use crate::edge::limits::{HEAD_BYTES_MAX, LINGER, LINGER_BYTES_MAX};
 use crate::edge::{RecvBody, Reject, Service, Transport};
@@ -205,7 +206,7 @@ where
         state.answers();
         answer::head(state.output.buffer(), asked, parts.status, &parts.headers, keep);
     }
-    let mut writer = Writer { ending, trailers: asked.trailers, ended: ending == Ending::None };
+    let mut writer = Writer::new(ending, asked.trailers);
     poll_fn(|cx| {
         loop {
             // the lock is not held here: the body may be read from this very connection
@@ -215,7 +216,7 @@ where
                     waits = true;
                     break;
                 };
-                if let Err(why) = writer.put(&mut conn.lock(), frame) {
+                if let Err(why) = writer.put(&mut conn.lock().output, frame) {
                     tracing::debug!(%why, "answer could not be sent to its end");
                     return Poll::Ready(Err(Served::Aborted));
                 }
@@ -229,66 +230,6 @@ where
         }
     })
     .await
-}
-
-/// Puts a body into the form its head promised.
-struct Writer {
-    ending: Ending,
-    trailers: bool,
-    ended: bool,
-}
-
-impl Writer {
-    fn put<IO, E: std::fmt::Display>(
-        &mut self, state: &mut State<IO>, frame: Option<Result<http_body::Frame<bytes::Bytes>, E>>,
-    ) -> Result<(), String> {
-        let output = &mut state.output;
-        let frame = match frame {
-            Some(Ok(frame)) => frame,
-            Some(Err(why)) => return Err(why.to_string()),
-            None => {
-                self.ended = true;
-                return match self.ending {
-                    Ending::Length(1..) => Err("body is shorter than its length".to_owned()),
-                    Ending::Chunked => {
-                        answer::last_chunk(output.buffer(), None);
-                        Ok(())
-                    }
-                    Ending::Length(_) | Ending::None | Ending::Close => Ok(()),
-                };
-            }
-        };
-        let data = match frame.into_data() {
-            Ok(data) => data,
-            Err(other) => {
-                if let (Ending::Chunked, Ok(trailers)) = (self.ending, other.into_trailers()) {
-                    let trailers = Some(&trailers).filter(|_| self.trailers);
-                    answer::last_chunk(output.buffer(), trailers);
-                    self.ended = true;
-                }
-                return Ok(());
-            }
-        };
-        if data.is_empty() {
-            return Ok(());
-        }
-        match &mut self.ending {
-            Ending::Length(left) => {
-                let len = data.len() as u64;
-                *left = left.checked_sub(len).ok_or("body is longer than its length")?;
-                self.ended = *left == 0;
-                output.data(data);
-            }
-            Ending::Chunked => {
-                answer::chunk_size(output.buffer(), data.len());
-                output.data(data);
-                output.buffer().extend_from_slice(b"\r\n");
-            }
-            Ending::Close => output.data(data),
-            Ending::None => {}
-        }
-        Ok(())
-    }
 }
 
 /// Says that nothing more comes.
