@@ -3,7 +3,6 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
@@ -18,6 +17,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use crate::limits::admin::{ACCEPT_PAUSE, CONNECTION, CONNECTIONS_MAX, HEAD, HEAD_BYTES_MAX};
 use crate::live::Live;
 use crate::metrics::ControlMetrics;
 use crate::status::Board;
@@ -142,11 +142,6 @@ fn with_type(status: StatusCode, kind: &'static str, body: String) -> Response<F
 }
 
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-const CONNECTIONS_MAX: usize = 64;
-const CONNECTION: Duration = Duration::from_secs(300);
-const HEAD: Duration = Duration::from_secs(10);
-const HEAD_BYTES_MAX: usize = 32 << 10;
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
 mod tests {

@@ -6,15 +6,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::limits::live::WANTED_MAX;
 use arc_swap::ArcSwap;
 use mesh_core::name::{InstanceId, ServiceName};
 use mesh_core::resource::{Resource, ResourceKey};
 use mesh_core::revision::Revision;
 use mesh_core::snapshot::{HostedInstance, ProxySnapshot};
 use tokio::sync::watch;
-
-/// How many services may be asked for by first use.
-const WANTED_MAX: usize = 1024;
 
 /// The instances of this host, as the proxy sees them.
 pub type Hosted = BTreeMap<InstanceId, Arc<HostedInstance>>;

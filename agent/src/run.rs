@@ -6,7 +6,6 @@ mod start;
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use mesh_core::api::AddressRequest;
 use mesh_net::open_files;
@@ -29,6 +28,7 @@ use crate::health::{self, HealthStore, Report};
 use crate::host::local::{self, Local};
 use crate::host::{self, HostCommand, HostState, Loader, exposed};
 use crate::identity::{self, Enrolled, Identities, IdentityStore, Join, Keeper, load_or_enrol};
+use crate::limits::run::{COMMANDS_MAX, STATUS_EVERY, STOP_WITHIN};
 use crate::live::Live;
 use crate::metrics::ControlMetrics;
 use crate::proxy::{self, ListenerState, ProxyDeps, ProxyHandle, ProxyLimits, ProxyMetrics};
@@ -358,9 +358,6 @@ async fn stop(
 }
 
 const INBOUND_PORT: u16 = 7443;
-const COMMANDS_MAX: usize = 16;
-const STATUS_EVERY: Duration = Duration::from_secs(1);
-const STOP_WITHIN: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests;

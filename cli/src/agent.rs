@@ -2,7 +2,6 @@
 
 use std::io;
 use std::path::Path;
-use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -11,6 +10,7 @@ use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 use crate::error::CliError;
+use crate::limits::agent::{ANSWER_BYTES_MAX, DEADLINE};
 
 /// What the agent is asked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -122,10 +122,6 @@ fn unreachable(socket: &Path, why: &io::Error) -> CliError {
         )),
     }
 }
-
-/// The time for one exchange.
-const DEADLINE: Duration = Duration::from_secs(15);
-const ANSWER_BYTES_MAX: u64 = 16 << 20;
 
 #[cfg(test)]
 mod tests {

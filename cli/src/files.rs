@@ -12,6 +12,7 @@ use mesh_core::policy::text::{self, Diagnostic};
 
 use crate::context::{is_stdin, read_stdin};
 use crate::error::CliError;
+use crate::limits::files::DEPTH_MAX;
 
 /// One file, read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -184,7 +185,6 @@ fn is_host_file(bytes: &[u8]) -> bool {
 
 /// The name of the file that comes by standard input.
 pub(crate) const STDIN_NAME: &str = "stdin.toml";
-const DEPTH_MAX: usize = 16;
 
 #[cfg(test)]
 mod tests {

@@ -4,6 +4,7 @@
 //! `commands` ask and print, `render` makes text of answers and is pure.
 
 pub mod args;
+mod limits;
 
 pub mod context;
 

@@ -18,6 +18,7 @@ use mesh_net::files::{self, FileError};
 use mesh_net::tls::{self, Svid, SvidSource, TlsError, TrustStore};
 use zeroize::Zeroizing;
 
+use crate::limits::disk::FILE_BYTES_MAX;
 use crate::raft::ServerIdentity;
 
 /// Why the data directory is of no use.
@@ -197,8 +198,6 @@ const MEMBERSHIP: &str = "server.json";
 const KEY: &str = "server.key";
 const CHAIN: &str = "server.pem";
 const ROOTS: &str = "roots.pem";
-/// Most bytes of any file here.
-const FILE_BYTES_MAX: u64 = 1 << 20;
 
 #[cfg(test)]
 mod tests {

@@ -1,7 +1,6 @@
 //! `mesh init`: makes a new mesh, of which this host is the first server.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use mesh_core::catalog::KeyHash;
 use mesh_core::command::{CommandKind, FEATURE_LEVEL, InitMesh1, ServerRecord};
@@ -16,6 +15,7 @@ use crate::api::ListenError;
 use crate::ca::{self, CaError, CsrKey, Issuer, Kek, KekError, LEAF_LIFETIME, pem};
 use crate::config::{Config, KekSource};
 use crate::disk::{Disk, DiskError};
+use crate::limits::init::COMMIT_MAX;
 use crate::raft::{Node, OpenError, ProposeError, ServerIdentity, Start};
 use crate::run::{load_kek, parts};
 use crate::tokens::{self, NewToken, NoRandomness};
@@ -226,6 +226,3 @@ async fn commit(
 fn ca_file(token_out: &Path) -> PathBuf {
     token_out.with_file_name("ca.pem")
 }
-
-/// A cluster of one elects itself within an election timeout.
-const COMMIT_MAX: Duration = Duration::from_secs(20);

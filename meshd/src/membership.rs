@@ -2,7 +2,6 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
 
 use mesh_core::command::ServerRecord;
 use mesh_net::tasks::Stop;
@@ -10,6 +9,7 @@ use tokio::net::TcpStream;
 use tokio::time::{MissedTickBehavior, timeout};
 
 use crate::levels;
+use crate::limits::membership::{DIAL_MAX, EVERY};
 use crate::raft::Member;
 use crate::server::Server;
 
@@ -77,9 +77,6 @@ async fn turn(server: &Server, waiting: &[u64]) -> Vec<u64> {
     }
     missing.iter().map(|record| record.id).collect()
 }
-
-const EVERY: Duration = Duration::from_secs(1);
-const DIAL_MAX: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {

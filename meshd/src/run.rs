@@ -20,6 +20,7 @@ use crate::config::{Config, KekSource};
 use crate::disk::Disk;
 use crate::error::RunError;
 use crate::lease::{self, Agents, App, Rules};
+use crate::limits::run::{HAND_OVER_MAX, STOP_MAX, STREAMS_MAX};
 use crate::membership;
 use crate::metrics::Metrics;
 use crate::raft::{Node, NodeFailed, Options, Parts, ServerIdentity, Start};
@@ -235,8 +236,3 @@ fn spawn(
     tasks.spawn("membership", membership::run(shared(), e));
     tasks
 }
-
-const HAND_OVER_MAX: Duration = Duration::from_secs(5);
-/// The API drains for less than this.
-const STOP_MAX: Duration = Duration::from_secs(5);
-const STREAMS_MAX: Duration = Duration::from_secs(2);

@@ -2,7 +2,6 @@
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use mesh_core::identity::SpiffeId;
 use mesh_core::name::ServerName;
@@ -20,6 +19,7 @@ use crate::api::Budgets;
 use crate::ca::{CaError, CsrKey, Issuer, Kek, LEAF_LIFETIME, pem};
 use crate::disk::Disk;
 use crate::lease::{Agents, Rules};
+use crate::limits::server::LOOK_EVERY;
 use crate::metrics::Metrics;
 use crate::raft::Node;
 use crate::watch::Cache;
@@ -195,6 +195,3 @@ where
         Err(error) => tracing::error!(%error, "a write to disk broke off"),
     }
 }
-
-/// How often this server looks at its certificate's age.
-const LOOK_EVERY: Duration = Duration::from_secs(30);

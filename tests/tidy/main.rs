@@ -212,6 +212,29 @@ fn spawned_tasks_have_owners() {
     }
 }
 
+/// A bound beside its use is a bound that nobody compares with the others.
+#[test]
+fn bounds_stand_in_files_of_limits() {
+    let home = |name: &str| {
+        let tests = ["testing.rs", "simulation.rs", "/sim.rs", "/samples.rs"];
+        name.ends_with("/limits.rs") || tests.iter().any(|test| name.ends_with(test))
+    };
+    let mut offenders = Vec::new();
+    for room in ["crates/mesh-net/src", "meshd/src", "agent/src", "cli/src"] {
+        for (name, text) in sources(room).into_iter().filter(|(name, _)| !home(name)) {
+            for line in code_lines(&text) {
+                let Some((_, rest)) = line.split_once("const ") else { continue };
+                let Some((constant, kind)) = rest.split_once(": ") else { continue };
+                let bound = constant.ends_with("_MAX") || kind.starts_with("Duration =");
+                if bound && !constant.contains(['(', ' ']) {
+                    offenders.push(format!("{name}: {constant}"));
+                }
+            }
+        }
+    }
+    assert!(offenders.is_empty(), "these belong into the crate's limits.rs: {offenders:#?}");
+}
+
 #[test]
 fn no_stubs_or_leftovers() {
     let marks =

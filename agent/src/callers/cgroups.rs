@@ -12,6 +12,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::unit::UnitPath;
+use crate::limits::callers::{
+    CGROUPS_KNOWN_MAX, ELSEWHERE_MAX, MOUNTINFO_LEN_MAX, UNIT_DIRECTORIES_MAX, WALK_COST_MIN,
+};
 
 /// Where a cgroup is, as far as the index can tell.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -141,7 +144,7 @@ impl Walk {
                 }
             };
             for entry in entries {
-                if left == 0 || self.found.len() >= KNOWN_MAX {
+                if left == 0 || self.found.len() >= CGROUPS_KNOWN_MAX {
                     self.complete = false;
                     return;
                 }
@@ -228,11 +231,6 @@ fn unescape(text: &str) -> String {
     escapes.iter().fold(text.to_owned(), |text, (from, to)| text.replace(from, to))
 }
 
-const UNIT_DIRECTORIES_MAX: usize = 4_096;
-const KNOWN_MAX: usize = 16_384;
-const ELSEWHERE_MAX: usize = 4_096;
-const WALK_COST_MIN: u32 = 16;
-const MOUNTINFO_LEN_MAX: u64 = 4 << 20;
 const CGROUP2_SUPER_MAGIC: u64 = 0x6367_7270;
 
 #[cfg(test)]

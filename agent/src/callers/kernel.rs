@@ -12,6 +12,7 @@ use rustix::net::sockopt::socket_cookie;
 use rustix::net::{getpeername, getsockname};
 
 use super::matching::UnknownReason;
+use crate::limits::callers::KERNEL_SOCKETS_MAX;
 
 /// Netlink sockets, about one a worker: a question holds one for some microseconds.
 #[derive(Debug)]
@@ -27,7 +28,7 @@ impl Kernel {
     pub(super) fn open() -> io::Result<Self> {
         let cores = available_parallelism().map_or(1, usize::from);
         let first = Diag::open()?;
-        let rest = (1..cores.min(SOCKETS_MAX)).map(|_| None);
+        let rest = (1..cores.min(KERNEL_SOCKETS_MAX)).map(|_| None);
         let sockets = std::iter::once(Some(first)).chain(rest).map(Mutex::new).collect();
         Ok(Self { sockets, next: AtomicUsize::new(0) })
     }
@@ -120,8 +121,6 @@ fn address(
     let found = found.ok().flatten().ok_or(UnknownReason::Ended)?;
     SocketAddr::try_from(found).map_err(|_| UnknownReason::Ended)
 }
-
-const SOCKETS_MAX: usize = 64;
 
 #[cfg(test)]
 mod tests {

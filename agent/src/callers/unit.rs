@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
+use crate::limits::callers::{UNIT_NAME_LEN_MAX, UNIT_PATH_LEN_MAX};
 use serde::{Deserialize, Serialize};
 
 /// The full cgroup v2 path of a unit, such as `/system.slice/web.service`.
@@ -101,8 +102,8 @@ impl fmt::Display for UnitPath {
 }
 
 fn parse_path(text: &str) -> Result<String, InvalidUnit> {
-    if text.len() > PATH_LEN_MAX {
-        return Err(InvalidUnit::Length { len: text.len(), max: PATH_LEN_MAX });
+    if text.len() > UNIT_PATH_LEN_MAX {
+        return Err(InvalidUnit::Length { len: text.len(), max: UNIT_PATH_LEN_MAX });
     }
     let impossible = |part: &str| matches!(part, "" | "." | "..") || part.contains('\0');
     if text[1..].split('/').any(impossible) {
@@ -112,8 +113,8 @@ fn parse_path(text: &str) -> Result<String, InvalidUnit> {
 }
 
 fn parse_name(text: &str) -> Result<String, InvalidUnit> {
-    if text.len() > NAME_LEN_MAX {
-        return Err(InvalidUnit::Length { len: text.len(), max: NAME_LEN_MAX });
+    if text.len() > UNIT_NAME_LEN_MAX {
+        return Err(InvalidUnit::Length { len: text.len(), max: UNIT_NAME_LEN_MAX });
     }
     let allowed = |c: char| c.is_ascii_alphanumeric() || ":-_.\\@".contains(c);
     if let Some(found) = text.chars().find(|&c| !allowed(c)) {
@@ -157,8 +158,6 @@ fn cgroup_name(unit: &str) -> Cow<'_, str> {
     }
 }
 
-const PATH_LEN_MAX: usize = 4095;
-const NAME_LEN_MAX: usize = 255;
 const CONTROLLERS: [&str; 9] =
     ["cgroup", "cpu", "cpuacct", "cpuset", "io", "blkio", "memory", "devices", "pids"];
 

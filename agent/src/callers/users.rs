@@ -3,15 +3,13 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
-use std::time::Duration;
 
+pub use crate::limits::callers::GETENT_TIMEOUT;
+use crate::limits::callers::{GETENT_LEN_MAX, PASSWD_LEN_MAX, USERS_NAME_LEN_MAX};
 use tokio::fs::File;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Command;
 use tokio::time::timeout;
-
-/// The longest wait for `getent`, which may ask a directory server.
-pub const GETENT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why a user name has no uid.
 #[derive(Debug, thiserror::Error)]
@@ -83,7 +81,7 @@ async fn uid_in(passwd: &Path, name: &str) -> Result<u32, UserError> {
 fn check(name: &str) -> Result<(), UserError> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
     // No leading hyphen: the name is an argument of a command.
-    let good = (1..=NAME_LEN_MAX).contains(&name.len())
+    let good = (1..=USERS_NAME_LEN_MAX).contains(&name.len())
         && !name.starts_with('-')
         && name.trim_end_matches('$').chars().all(allowed);
     if good { Ok(()) } else { Err(UserError::Name(name.to_owned())) }
@@ -137,9 +135,6 @@ fn find(table: &str, name: &str) -> Option<u32> {
 
 /// `(uid_t)-1`, which is no user.
 const NO_UID: u32 = u32::MAX;
-const NAME_LEN_MAX: usize = 255;
-const PASSWD_LEN_MAX: u64 = 16 << 20;
-const GETENT_LEN_MAX: u64 = 64 << 10;
 /// getent(1): a key was not found.
 const GETENT_NOT_FOUND: i32 = 2;
 

@@ -1,5 +1,6 @@
 //! Waiting before trying again: full jitter, so that a fleet does not come back at once.
 
+use crate::limits::control::{BACKOFF_LEAST_MS, BACKOFF_MOST_MS};
 use std::time::Duration;
 
 /// The wait before attempt `attempt` (from 1) to reconnect.
@@ -11,9 +12,11 @@ use std::time::Duration;
 /// If `jitter_permille` is over 1000: the caller's bug.
 pub fn wait_before(attempt: u32, jitter_permille: u32) -> Duration {
     assert!(jitter_permille <= 1000, "jitter is a fraction of one");
-    let doubled = LEAST_MS.saturating_mul(1 << attempt.min(16));
-    let bound = doubled.clamp(LEAST_MS, MOST_MS);
-    Duration::from_millis(LEAST_MS + (bound - LEAST_MS) * u64::from(jitter_permille) / 1000)
+    let doubled = BACKOFF_LEAST_MS.saturating_mul(1 << attempt.min(16));
+    let bound = doubled.clamp(BACKOFF_LEAST_MS, BACKOFF_MOST_MS);
+    Duration::from_millis(
+        BACKOFF_LEAST_MS + (bound - BACKOFF_LEAST_MS) * u64::from(jitter_permille) / 1000,
+    )
 }
 
 /// A random number from 0 to 1000.
@@ -25,9 +28,6 @@ pub fn random_permille() -> u32 {
         Err(_) => 500,
     }
 }
-
-const LEAST_MS: u64 = 500;
-const MOST_MS: u64 = 30_000;
 
 #[cfg(test)]
 mod tests {

@@ -4,7 +4,6 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use mesh_core::snapshot::{HostIdentity, ProxySnapshot};
 use mesh_net::telemetry::Chain;
@@ -12,6 +11,7 @@ use mesh_net::{files, pack};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
+use crate::limits::control::{CACHE_BYTES_MAX, WRITE_PAUSE};
 use crate::live::Live;
 
 /// The cache of one agent. One writer at a time: the process that holds the data directory.
@@ -138,7 +138,7 @@ fn slot_path(dir: &Path, slot: u64) -> PathBuf {
 
 /// `None` if there is no such file.
 fn read(path: &Path, host: &HostIdentity) -> Result<Option<Kept>, String> {
-    let bytes = match files::read_checked(path, BYTES_MAX) {
+    let bytes = match files::read_checked(path, CACHE_BYTES_MAX) {
         Ok(bytes) => bytes,
         Err(why) if why.is_not_found() => return Ok(None),
         Err(why) => return Err(Chain(&why).to_string()),
@@ -164,12 +164,10 @@ fn note(snapshot: Option<&ProxySnapshot>, bad: &[String]) -> String {
     }
 }
 
-const BYTES_MAX: u64 = 256 << 20;
-const WRITE_PAUSE: Duration = Duration::from_secs(1);
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests fail by panicking")]
+    use std::time::Duration;
 
     use std::collections::BTreeSet;
 

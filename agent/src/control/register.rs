@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use mesh_core::api::{AddressRequest, SyncRequest};
 use mesh_core::catalog::{Health, InstanceSpec};
@@ -18,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Clients, backoff};
 use crate::health::Report;
 use crate::host::{Declared, HostState};
+use crate::limits::control::{REGISTER_RECHECK, RETRY_REFUSED};
 use crate::status::Board;
 
 /// Instances as registered, or as they should be.
@@ -106,7 +106,7 @@ pub(crate) async fn run(mut registrar: Registrar, shutdown: CancellationToken) {
                 registrar.round(&mut progress).await;
             }
             let wait = match progress.attempt {
-                0 => RECHECK,
+                0 => REGISTER_RECHECK,
                 attempt => backoff::wait_before(attempt, backoff::random_permille()),
             };
             // Cancel safe: nothing is taken.
@@ -250,10 +250,6 @@ fn is_refusal(why: &ClientError) -> bool {
         ErrorKind::Unavailable | ErrorKind::Unknown => false,
     }
 }
-
-/// Time between comparisons when nothing changes.
-const RECHECK: Duration = Duration::from_secs(300);
-const RETRY_REFUSED: Duration = Duration::from_secs(290);
 
 #[cfg(test)]
 mod tests;

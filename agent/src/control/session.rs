@@ -1,10 +1,10 @@
 //! The messages of one stream, in order: what a server may send when, and what it amounts to.
 //! Pure.
 
-use mesh_core::limits::SUBSCRIPTIONS_MAX;
 use mesh_core::resource::Resource;
 use mesh_core::stream::{Batch1, ServerHello1, ToAgent};
 
+use crate::limits::control::RESOURCES_MAX;
 use crate::live::MeshBatch;
 
 /// Puts a server's messages together.
@@ -98,9 +98,6 @@ impl Session {
         Some(Event::Batch(MeshBatch { revision, full, resources }))
     }
 }
-
-/// Three for each service, and the bundle.
-const RESOURCES_MAX: u32 = 3 * SUBSCRIPTIONS_MAX as u32 + 1;
 
 #[cfg(test)]
 mod tests {

@@ -21,6 +21,9 @@ use super::{Clients, backoff, wants};
 use crate::Clock;
 use crate::host::HostState;
 use crate::identity::Identities;
+use crate::limits::control::{
+    HEARTBEAT_LEAST, HEARTBEAT_MOST, STREAM_GREETING, STREAM_OPEN, STREAM_SEND,
+};
 use crate::live::{Live, MeshBatch, Refused};
 use crate::metrics::{ControlMetrics, OutcomeLabels};
 use crate::status::Board;
@@ -144,16 +147,16 @@ impl Streamer {
         let wanted = self.wanted();
         let hello = self.hello(&wanted);
         let client = self.clients.current();
-        let opened = timeout(OPEN, client.stream(hello)).await;
+        let opened = timeout(STREAM_OPEN, client.stream(hello)).await;
         let (sender, mut receiver) =
-            opened.map_err(|_| Ended::Late("opening the stream", OPEN))??;
+            opened.map_err(|_| Ended::Late("opening the stream", STREAM_OPEN))??;
         let mut session = Session::default();
         let greeting = async {
             let message = receiver.recv().await?.ok_or(Ended::Closed)?;
             Ok::<_, Ended>(session.take(message)?)
         };
-        let event = timeout(GREETING, greeting).await;
-        let event = event.map_err(|_| Ended::Late("the server's hello", GREETING))??;
+        let event = timeout(STREAM_GREETING, greeting).await;
+        let event = event.map_err(|_| Ended::Late("the server's hello", STREAM_GREETING))??;
         let hello = match event {
             Some(Event::Hello(hello)) => hello,
             Some(Event::Goodbye(reason)) => return Err(Ended::Goodbye(reason)),
@@ -282,8 +285,8 @@ enum NotApplied {
 
 impl Open {
     async fn send(&mut self, message: ToServer) -> Result<(), Ended> {
-        let sent = timeout(SEND, self.sender.send(&message)).await;
-        Ok(sent.map_err(|_| Ended::Late("sending", SEND))??)
+        let sent = timeout(STREAM_SEND, self.sender.send(&message)).await;
+        Ok(sent.map_err(|_| Ended::Late("sending", STREAM_SEND))??)
     }
 }
 
@@ -293,9 +296,3 @@ fn heartbeat(hello: &ServerHello1) -> Interval {
     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     heartbeat
 }
-
-const OPEN: Duration = Duration::from_secs(15);
-const GREETING: Duration = Duration::from_secs(10);
-const SEND: Duration = Duration::from_secs(10);
-const HEARTBEAT_LEAST: Duration = Duration::from_millis(100);
-const HEARTBEAT_MOST: Duration = Duration::from_secs(60);

@@ -10,7 +10,6 @@ mod store;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use mesh_core::catalog::CheckStatus;
 use mesh_core::command::HealthChange;
@@ -25,6 +24,7 @@ pub use state::{CheckState, Try, fold};
 pub use store::HealthStore;
 
 use crate::host::{Declared, HostState};
+use crate::limits::health::{OUTCOMES_MAX, SAVE_EVERY, TRIES_MAX};
 
 /// The health of every instance of this host.
 pub type Report = BTreeMap<InstanceId, HealthChange>;
@@ -277,12 +277,6 @@ fn named(checks: &[CheckFile]) -> Vec<(String, &CheckFile)> {
     }
     out
 }
-
-/// Outcomes waiting to be taken.
-const OUTCOMES_MAX: usize = 256;
-/// Tries under way at once.
-const TRIES_MAX: usize = 64;
-const SAVE_EVERY: Duration = Duration::from_secs(2);
 
 #[cfg(test)]
 mod tests;

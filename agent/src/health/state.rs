@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::limits::health::FIRST_WITHIN_MS;
 use mesh_core::catalog::{CheckStatus, Health};
 use mesh_core::hostfile::CheckFile;
 use mesh_core::limits::CHECK_OUTPUT_BYTES_MAX;
@@ -102,8 +103,6 @@ fn clip(text: &str) -> String {
     out.truncate(end);
     out
 }
-
-const FIRST_WITHIN_MS: u64 = 1_000;
 
 #[cfg(test)]
 mod tests {

@@ -9,6 +9,7 @@ use mesh_net::telemetry::Chain;
 use mesh_net::{files, pack};
 
 use super::Report;
+use crate::limits::health::FILE_BYTES_MAX;
 
 /// Keeps outcomes in `health` of the data directory.
 #[derive(Clone, Debug)]
@@ -24,7 +25,7 @@ impl HealthStore {
 
     /// The outcomes of the process before; empty if there are none or they are damaged.
     pub fn load(&self) -> BTreeMap<InstanceId, BTreeMap<String, CheckStatus>> {
-        let bytes = match files::read_checked(&self.path, BYTES_MAX) {
+        let bytes = match files::read_checked(&self.path, FILE_BYTES_MAX) {
             Ok(bytes) => bytes,
             Err(why) if why.is_not_found() => return BTreeMap::new(),
             Err(why) => {
@@ -50,8 +51,6 @@ impl HealthStore {
         }
     }
 }
-
-const BYTES_MAX: u64 = 32 << 20;
 
 #[cfg(test)]
 mod tests {

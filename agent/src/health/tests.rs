@@ -1,4 +1,5 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests fail by panicking")]
+use std::time::Duration;
 
 use mesh_core::catalog::Health;
 use mesh_core::hostfile;

@@ -2,7 +2,6 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
 
 use mesh_core::stream::ExposedPort;
 use tokio::net::TcpStream;
@@ -11,6 +10,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::HostState;
+use crate::limits::host::{EVERY_EXPOSED, EXPOSED_EVERY, EXPOSED_TRY};
 
 /// What is already known of a host's ports, and what must be tried.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -66,7 +66,7 @@ pub async fn run(
             }
             changed
         });
-        let pause = if exposed.borrow().is_empty() { EVERY } else { EVERY_EXPOSED };
+        let pause = if exposed.borrow().is_empty() { EXPOSED_EVERY } else { EVERY_EXPOSED };
         // Cancel safe: nothing is taken.
         tokio::select! {
             () = shutdown.cancelled() => return,
@@ -79,19 +79,13 @@ pub async fn run(
 async fn look(plan: Plan) -> Vec<ExposedPort> {
     let mut found = plan.exposed;
     for port in plan.to_try {
-        if matches!(timeout(TRY, TcpStream::connect(port.address)).await, Ok(Ok(_))) {
+        if matches!(timeout(EXPOSED_TRY, TcpStream::connect(port.address)).await, Ok(Ok(_))) {
             found.push(port);
         }
     }
     found.sort();
     found
 }
-
-/// Applications see each look as a connection that says nothing, so there are few.
-const EVERY: Duration = Duration::from_secs(60);
-const EVERY_EXPOSED: Duration = Duration::from_secs(5);
-/// The address is this host's own: it answers or refuses at once.
-const TRY: Duration = Duration::from_millis(250);
 
 #[cfg(test)]
 mod tests {

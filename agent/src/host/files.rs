@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 
 use super::{Declared, HostCommand, HostState, Problem};
 use crate::health::Exec;
+use crate::limits::host::{FILES_MAX, PROBLEMS_MAX};
 
 /// Reads the host's files, and remembers what was good in each.
 #[derive(Debug)]
@@ -315,6 +316,3 @@ fn is_roots_dir(dir: &Path) -> bool {
 fn problem(path: &Path, message: String) -> Problem {
     Problem { file: path.display().to_string(), message }
 }
-
-const FILES_MAX: usize = 1024;
-const PROBLEMS_MAX: usize = 100;

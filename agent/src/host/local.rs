@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use mesh_core::catalog::Health;
 use mesh_core::name::{InstanceId, ServiceName};
@@ -16,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Declared, HostState, Problem};
 use crate::callers::{CallerRule, Callers, uid_of};
 use crate::health::Report;
+use crate::limits::host::LOOK_AGAIN;
 use crate::live::{Hosted, Live};
 use crate::status::{Board, InstanceLine};
 
@@ -155,8 +155,6 @@ async fn rule(declared: &Declared) -> Result<CallerRule, String> {
     };
     Ok(CallerRule { service: file.service.clone(), unit, uid })
 }
-
-const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
 mod tests {

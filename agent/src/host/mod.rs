@@ -14,7 +14,6 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use mesh_core::hostfile::InstanceFile;
 use mesh_core::name::{InstanceId, ServiceName};
@@ -29,6 +28,7 @@ pub use socket::{Answer, Request, SocketError, bind};
 pub(crate) use socket::{Service, serve};
 
 use crate::health::Exec;
+use crate::limits::host::{DEBOUNCE, RESCAN};
 use watcher::Watcher;
 
 /// Everything this host declares.
@@ -169,9 +169,6 @@ fn publish(state: &watch::Sender<Arc<HostState>>, found: HostState) {
         true
     });
 }
-
-const RESCAN: Duration = Duration::from_secs(30);
-const DEBOUNCE: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
 pub(crate) mod tests;

@@ -4,7 +4,6 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use mesh_core::name::InstanceId;
 use serde::{Deserialize, Serialize};
@@ -19,6 +18,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::peer::{self, Owner, Peer};
 use super::{HostCommand, HostState, Problem};
+use crate::limits::host::{
+    LINE_BYTES_MAX, SOCKET_ACCEPT_PAUSE, SOCKET_ANSWER, SOCKET_CONNECTIONS_MAX, SOCKET_IDLE,
+};
 use crate::status::Board;
 
 /// What the command line asks.
@@ -137,13 +139,13 @@ pub(crate) async fn serve(listener: UnixListener, service: Service, shutdown: Ca
         tokio::select! {
             () = shutdown.cancelled() => break,
             Some(_) = connections.join_next() => {}
-            accepted = listener.accept(), if connections.len() < CONNECTIONS_MAX => match accepted {
+            accepted = listener.accept(), if connections.len() < SOCKET_CONNECTIONS_MAX => match accepted {
                 Ok((stream, _)) => {
                     connections.spawn(converse(stream, service.clone(), owner));
                 }
                 Err(why) => {
                     tracing::warn!("cannot accept on the agent's socket: {why}");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    tokio::time::sleep(SOCKET_ACCEPT_PAUSE).await;
                 }
             },
         }
@@ -165,7 +167,7 @@ async fn converse(mut stream: UnixStream, service: Arc<Service>, owner: Owner) {
     let (read, mut write) = stream.into_split();
     let mut lines = BufReader::new(read);
     loop {
-        let request = match timeout(IDLE, read_line(&mut lines)).await {
+        let request = match timeout(SOCKET_IDLE, read_line(&mut lines)).await {
             Ok(Ok(Some(line))) => serde_json::from_slice::<Request>(&line),
             Ok(Ok(None)) | Err(_) => return,
             Ok(Err(error)) => {
@@ -174,9 +176,9 @@ async fn converse(mut stream: UnixStream, service: Arc<Service>, owner: Owner) {
             }
         };
         let answer = match request {
-            Ok(request) => timeout(ANSWER, service.answer(request))
+            Ok(request) => timeout(SOCKET_ANSWER, service.answer(request))
                 .await
-                .unwrap_or_else(|_| Err(format!("no answer within {ANSWER:?}"))),
+                .unwrap_or_else(|_| Err(format!("no answer within {SOCKET_ANSWER:?}"))),
             Err(why) => Err(format!("request is not understood: {why}")),
         };
         if send(&mut write, &Answer::of(answer)).await.is_err() {
@@ -202,7 +204,7 @@ async fn read_line(lines: &mut (impl AsyncBufRead + Unpin)) -> Result<Option<Vec
 async fn send(stream: &mut (impl AsyncWrite + Unpin), answer: &Answer) -> io::Result<()> {
     let mut line = serde_json::to_vec(answer)?;
     line.push(b'\n');
-    timeout(ANSWER, stream.write_all(&line)).await.map_err(|_| io::ErrorKind::TimedOut)?
+    timeout(SOCKET_ANSWER, stream.write_all(&line)).await.map_err(|_| io::ErrorKind::TimedOut)?
 }
 
 impl Service {
@@ -264,8 +266,3 @@ impl Service {
 }
 
 const GROUP: &str = "mesh";
-const CONNECTIONS_MAX: usize = 32;
-const LINE_BYTES_MAX: u64 = 4 << 20;
-const IDLE: Duration = Duration::from_secs(60);
-const ANSWER: Duration = Duration::from_secs(10);
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

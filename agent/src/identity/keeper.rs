@@ -20,6 +20,7 @@ use crate::Clock;
 use crate::control::Clients;
 use crate::control::backoff;
 use crate::host::HostState;
+use crate::limits::identity::{UNUSED_GRACE_MS, WAIT_LEAST, WAIT_MOST};
 use crate::status::Board;
 
 /// What the keeper works with.
@@ -308,10 +309,6 @@ impl Owner {
         }
     }
 }
-
-const UNUSED_GRACE_MS: u64 = 10 * 60 * 1000;
-const WAIT_LEAST: Duration = Duration::from_millis(50);
-const WAIT_MOST: Duration = Duration::from_secs(30);
 
 #[cfg(test)]
 mod tests {

@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::limits::identity::FILE_BYTES_MAX;
 use mesh_core::name::ServiceName;
 use mesh_core::snapshot::HostIdentity;
 use mesh_net::files::{self, FileError};
@@ -81,7 +82,7 @@ impl IdentityStore {
 
     /// The node's key (PKCS#8, DER), if it has been made.
     pub(super) fn node_key(&self) -> Result<Option<Vec<u8>>, StoreError> {
-        found(files::read_checked(&self.node_key_path(), BYTES_MAX))
+        found(files::read_checked(&self.node_key_path(), FILE_BYTES_MAX))
     }
 
     /// Keeps the node's key. It is on disk when this returns.
@@ -121,7 +122,9 @@ impl IdentityStore {
     }
 
     fn get<T: serde::de::DeserializeOwned>(&self, path: &Path) -> Result<Option<T>, StoreError> {
-        let Some(bytes) = found(files::read_checked(path, BYTES_MAX))? else { return Ok(None) };
+        let Some(bytes) = found(files::read_checked(path, FILE_BYTES_MAX))? else {
+            return Ok(None);
+        };
         let content = |source| StoreError::Content { path: path.to_owned(), source };
         pack::from_slice(&bytes).map(Some).map_err(content)
     }
@@ -155,8 +158,6 @@ fn found(read: Result<Vec<u8>, FileError>) -> Result<Option<Vec<u8>>, StoreError
         Err(why) => Err(why.into()),
     }
 }
-
-const BYTES_MAX: u64 = 1 << 20;
 
 #[cfg(test)]
 mod tests {

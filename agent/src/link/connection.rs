@@ -16,7 +16,7 @@ use http::HeaderMap;
 use super::error::{Code, LinkError};
 use super::frame::{Decoder, Frame};
 use super::head::Open;
-use super::limits::{Limits, PINGS_MAX};
+use super::limits::{EARNED_MAX, Limits, PINGS_MAX};
 use super::settings::Settings;
 use super::stream::{Stream, Tail};
 
@@ -391,9 +391,6 @@ impl Quiet {
         self.earned = (self.earned + frames).min(EARNED_MAX);
     }
 }
-
-/// Frames without progress that progress may explain in advance.
-const EARNED_MAX: u32 = 4096;
 
 #[cfg(test)]
 mod tests;

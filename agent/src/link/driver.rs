@@ -18,7 +18,7 @@ use tokio::time::{Instant, Sleep};
 use super::connection::{Connection, Role};
 use super::error::LinkError;
 use super::handle::{LinkClient, LinkServer};
-use super::limits::Limits;
+use super::limits::{CLOSE_TIMEOUT, IDLE_LOOK, Limits, READ_SIZE, READS_PER_TURN, WRITES_PER_TURN};
 
 /// How a link is run.
 #[derive(Clone, Copy, Debug)]
@@ -369,11 +369,3 @@ impl<IO> Drop for Driver<IO> {
         self.shared.lock().connection.end(LinkError::Dropped);
     }
 }
-
-const READ_SIZE: usize = 32 << 10;
-const READS_PER_TURN: usize = 16;
-const WRITES_PER_TURN: usize = 16;
-/// Without a nearer deadline.
-const IDLE_LOOK: Duration = Duration::from_secs(3600);
-/// A broken link is not closed politely for longer.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);

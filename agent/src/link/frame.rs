@@ -5,7 +5,8 @@ use http::HeaderMap;
 
 use super::error::{Code, LinkError};
 use super::head::{Open, ResponseHead, decode_trailers, encode_trailers};
-use super::settings::{ENTRIES_MAX, ENTRY, Settings};
+use super::limits::ENTRIES_MAX;
+use super::settings::{ENTRY, Settings};
 
 /// One frame. `end` says that its sender sends no more on the stream.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -83,3 +83,27 @@ pub(super) const CHUNK_COST: usize = 64;
 
 /// PINGs of this side without an answer.
 pub(super) const PINGS_MAX: usize = 4;
+
+/// No window ever exceeds this.
+pub(super) const WINDOW_MAX: u32 = (1 << 31) - 1;
+
+/// Entries of a SETTINGS frame.
+pub(super) const ENTRIES_MAX: usize = 32;
+
+/// Frames without progress that progress may explain in advance.
+pub(super) const EARNED_MAX: u32 = 4096;
+
+/// Bytes of one read.
+pub(super) const READ_SIZE: usize = 32 << 10;
+
+/// Reads before others have a turn.
+pub(super) const READS_PER_TURN: usize = 16;
+
+/// Writes before others have a turn.
+pub(super) const WRITES_PER_TURN: usize = 16;
+
+/// How long a driver sleeps without a nearer deadline.
+pub(super) const IDLE_LOOK: Duration = Duration::from_secs(3600);
+
+/// A broken link is not closed politely for longer.
+pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);

@@ -3,6 +3,7 @@
 use bytes::{BufMut, BytesMut};
 
 use super::error::LinkError;
+use super::limits::{ENTRIES_MAX, WINDOW_MAX};
 
 /// What one side takes. Until the peer's arrive, [`Settings::FLOOR`] holds, which no side may
 /// go below, so that nobody waits a round trip before the first request.
@@ -123,12 +124,6 @@ impl Settings {
         }
     }
 }
-
-/// No window ever exceeds this.
-pub(super) const WINDOW_MAX: u32 = (1 << 31) - 1;
-
-/// Entries of a SETTINGS frame.
-pub(super) const ENTRIES_MAX: usize = 32;
 
 /// Bytes of an entry.
 pub(super) const ENTRY: usize = 6;

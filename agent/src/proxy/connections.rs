@@ -4,7 +4,6 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use http::{HeaderMap, Method};
 use mesh_core::access::{AccessRequest, HttpRequest, decide};
@@ -16,9 +15,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::Proxy;
-
-/// How often idle connections to applications are looked through.
-const PRUNE: Duration = Duration::from_secs(4);
+use crate::limits::proxy::APP_PRUNE_EVERY;
 
 /// What is open.
 #[derive(Debug)]
@@ -209,7 +206,7 @@ pub(super) async fn recheck(proxy: Arc<Proxy>, mut changed: watch::Receiver<u64>
     loop {
         tokio::select! {
             changed = changed.changed() => if changed.is_err() { return },
-            () = tokio::time::sleep(PRUNE) => {
+            () = tokio::time::sleep(APP_PRUNE_EVERY) => {
                 proxy.apps.prune();
                 continue;
             }

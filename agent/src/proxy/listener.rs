@@ -5,7 +5,6 @@ use std::collections::btree_map::Entry;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use mesh_core::name::{InstanceId, ServiceName};
 use mesh_core::snapshot::ProxySnapshot;
@@ -15,13 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::connections::Check;
 use super::{Proxy, outbound};
-
-/// Connections the kernel holds for us while we are busy.
-const BACKLOG: u32 = 1024;
-/// After this a port that could not be bound is tried again.
-const REBIND: Duration = Duration::from_secs(5);
-/// After accept failed for want of descriptors or memory.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+use crate::limits::proxy::{ACCEPT_PAUSE, BACKLOG, REBIND_PAUSE};
 
 /// An explicit port: which instance it serves, and whom it calls.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,7 +65,7 @@ pub(super) async fn follow(proxy: Arc<Proxy>, states: watch::Sender<Vec<Listener
         let failed = reconcile(&proxy, &mut running, &states).await;
         let retry = async {
             if failed {
-                tokio::time::sleep(REBIND).await;
+                tokio::time::sleep(REBIND_PAUSE).await;
             } else {
                 std::future::pending::<()>().await;
             }

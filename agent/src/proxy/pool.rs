@@ -17,6 +17,7 @@ use tokio_rustls::TlsConnector;
 use super::Proxy;
 use super::connections::Check;
 use super::refusal::Refusal;
+use crate::limits::proxy::{EVICTED_MAX, LINKS_MAX};
 use crate::link::{self, LinkClient};
 
 /// A connection speaks for exactly one source and one destination.
@@ -37,11 +38,6 @@ struct Slot(tokio::sync::Mutex<Option<LinkClient>>);
 /// All links of this agent to others.
 #[derive(Debug)]
 pub(super) struct Links(Mutex<HashMap<LinkKey, Arc<Slot>>>);
-
-/// Links kept at most; beyond it idle ones are closed.
-const LINKS_MAX: usize = 4_096;
-/// Of which so many at once, lest all be made anew.
-const EVICTED_MAX: usize = LINKS_MAX / 16;
 
 impl Links {
     pub(super) fn new() -> Self {

@@ -1,10 +1,10 @@
 //! Tells the service manager how the agent fares.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::limits::run::{ANNOUNCE_EVERY, READY_WITHIN};
 use crate::status::Board;
 
 /// Tells the service manager once the agent serves; and also if that takes long, for then it lives
@@ -28,7 +28,7 @@ pub(super) async fn announce(board: Arc<Board>, stop: CancellationToken) {
         mesh_net::notify::status(&line);
         // Not more often than people read.
         let next = async {
-            tokio::time::sleep(STATUS_EVERY).await;
+            tokio::time::sleep(ANNOUNCE_EVERY).await;
             changed.changed().await.is_ok()
         };
         if stop.run_until_cancelled(next).await != Some(true) {
@@ -36,6 +36,3 @@ pub(super) async fn announce(board: Arc<Board>, stop: CancellationToken) {
         }
     }
 }
-
-const READY_WITHIN: Duration = Duration::from_secs(60);
-const STATUS_EVERY: Duration = Duration::from_secs(1);

@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests fail by panicking")]
 
 mod server;
+use std::time::Duration;
 
 use std::fs;
 use std::path::PathBuf;

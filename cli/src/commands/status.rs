@@ -1,7 +1,5 @@
 //! `status` and `wait`.
 
-use std::time::Duration;
-
 use mesh_core::api::{AgentStatus, ServerInfo};
 use mesh_core::revision::Revision;
 use mesh_net::client::{Client, ReadOptions};
@@ -11,6 +9,7 @@ use tokio::time::{Instant, sleep};
 use crate::args::WaitArgs;
 use crate::context::{Context, Credentials};
 use crate::error::{CliError, count};
+use crate::limits::commands::{NAMES_SHOWN, STATUS_ANSWER, STATUS_POLL};
 use crate::output::note;
 use crate::render::{self, Asked};
 
@@ -43,7 +42,7 @@ pub(super) async fn status(context: &Context) -> Result<(), CliError> {
 /// Asks every server itself, all at once: what one says of the others may be old.
 async fn each(with: &Credentials, servers: Vec<ServerInfo>) -> Result<Vec<Asked>, CliError> {
     let asked = servers.into_iter().map(async |info| {
-        let own = with.client(vec![info.api_address.clone()])?.with_timeout(ANSWER);
+        let own = with.client(vec![info.api_address.clone()])?.with_timeout(STATUS_ANSWER);
         let status = own.status().await;
         let status = status.map(|answer| answer.value).map_err(|why| why.to_string());
         Ok::<_, CliError>(Asked::new(info, status))
@@ -75,7 +74,7 @@ pub(super) async fn wait(context: &Context, args: WaitArgs) -> Result<(), CliErr
             note(&text);
             said = text;
         }
-        sleep(POLL).await;
+        sleep(STATUS_POLL).await;
     }
 }
 
@@ -119,8 +118,3 @@ async fn laggards(client: &Client, wanted: Revision) -> Result<Waiting, CliError
 fn lags(agent: &AgentStatus, wanted: Revision) -> bool {
     agent.report.applied < wanted.min(agent.wanted)
 }
-
-/// The time of one server to say how it is.
-const ANSWER: Duration = Duration::from_secs(3);
-const POLL: Duration = Duration::from_millis(250);
-const NAMES_SHOWN: usize = 8;

@@ -11,6 +11,7 @@ use super::written;
 use crate::args::{RoleName, TokenCommand, TokenCreateArgs};
 use crate::context::Context;
 use crate::error::CliError;
+use crate::limits::commands::TTL_SECONDS_MAX;
 use crate::output::note;
 use crate::render;
 use crate::times::relative;
@@ -113,8 +114,6 @@ fn advice(context: &Context, purpose: &TokenPurpose) -> Option<String> {
         TokenPurpose::Api { .. } => None,
     }
 }
-
-const TTL_SECONDS_MAX: u64 = 31_536_000;
 
 #[cfg(test)]
 mod tests {

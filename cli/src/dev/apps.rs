@@ -18,11 +18,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::CliError;
-
-/// Bytes of an answer that a sample application reads.
-const BODY_MAX: usize = 64 << 10;
-/// Connections one sample application serves at a time.
-const CONNECTIONS_MAX: usize = 512;
+use crate::limits::dev::{APPS_BODY_MAX, APPS_CONNECTIONS_MAX};
 
 /// One application.
 #[derive(Clone, Debug)]
@@ -50,8 +46,8 @@ async fn serve(app: App, listener: TcpListener, stop: CancellationToken) {
     loop {
         while connections.try_join_next().is_some() {}
         let accepted = tokio::select! {
-            accepted = listener.accept(), if connections.len() < CONNECTIONS_MAX => accepted,
-            Some(_) = connections.join_next(), if connections.len() >= CONNECTIONS_MAX => continue,
+            accepted = listener.accept(), if connections.len() < APPS_CONNECTIONS_MAX => accepted,
+            Some(_) = connections.join_next(), if connections.len() >= APPS_CONNECTIONS_MAX => continue,
             () = stop.cancelled() => break,
         };
         if let Ok((stream, _)) = accepted {
@@ -117,7 +113,7 @@ pub(super) async fn get(
         let answering = async {
             let response = sender.send_request(request).await.map_err(|why| why.to_string())?;
             let status = response.status();
-            let body = Limited::new(response.into_body(), BODY_MAX).collect().await;
+            let body = Limited::new(response.into_body(), APPS_BODY_MAX).collect().await;
             let body = body.map_err(|why| why.to_string())?.to_bytes();
             Ok((status, String::from_utf8_lossy(&body).into_owned()))
         };

@@ -9,11 +9,7 @@ use mesh_net::client::{Client, ReadOptions};
 use super::servers::Servers;
 use super::traffic::Counts;
 use crate::error::CliError;
-
-/// For one step.
-const STEP: Duration = Duration::from_secs(20);
-/// How long traffic is watched after the leader is gone.
-const WATCH: Duration = Duration::from_secs(3);
+use crate::limits::dev::{CHECK_STEP, CHECK_WATCH};
 
 /// Runs every step in turn; the first that fails ends the check.
 pub(super) async fn run(
@@ -55,7 +51,7 @@ async fn until<T>(
 }
 
 async fn registered(client: &Client) -> Result<String, String> {
-    until(STEP, async || {
+    until(CHECK_STEP, async || {
         let answer =
             client.services(ReadOptions::default()).await.map_err(|why| why.to_string())?;
         let healthy = |name: &str| {
@@ -72,7 +68,7 @@ async fn registered(client: &Client) -> Result<String, String> {
 }
 
 async fn called(counts: &Counts) -> Result<String, String> {
-    until(STEP, async || {
+    until(CHECK_STEP, async || {
         let seen = counts.read();
         let count = seen.get(&("web", "orders")).ok_or("no answer yet")?;
         let of = |name: &str| count.by_instance.get(name).copied().unwrap_or(0);
@@ -87,7 +83,7 @@ async fn called(counts: &Counts) -> Result<String, String> {
 }
 
 async fn denied(counts: &Counts) -> Result<String, String> {
-    until(STEP, async || {
+    until(CHECK_STEP, async || {
         let seen = counts.read();
         let count = seen.get(&("batch", "orders")).ok_or("no answer yet")?;
         if count.ok > 0 {
@@ -109,12 +105,12 @@ async fn leaderless(
     let leader = servers.stop_leader(client).await?;
     let lost = Instant::now();
     let wrote = if servers.running() > 1 {
-        until(STEP, async || write(client).await).await?;
+        until(CHECK_STEP, async || write(client).await).await?;
         format!("writes resumed after {} ms", lost.elapsed().as_millis())
     } else {
         "no server is left to write to".to_owned()
     };
-    tokio::time::sleep(WATCH.saturating_sub(lost.elapsed())).await;
+    tokio::time::sleep(CHECK_WATCH.saturating_sub(lost.elapsed())).await;
     let after = counts.read().get(&("web", "orders")).cloned().unwrap_or_default();
     let (more, failed) = (after.ok - before.ok, after.failed - before.failed);
     if failed > 0 || after.denied > before.denied || more == 0 {

@@ -25,15 +25,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::args::DevArgs;
 use crate::error::CliError;
+use crate::limits::dev::{REFRESH, STOP};
 use place::{ADMIN, Block, Place};
 use sample::{BATCH_TO_ORDERS, HOSTS, POLICY, WEB_TO_ORDERS};
 use servers::{Servers, failed};
 use traffic::{Calls, Counts};
-
-/// How often the table is printed.
-const REFRESH: Duration = Duration::from_secs(1);
-/// For agents and applications to end.
-const STOP: Duration = Duration::from_secs(15);
 
 /// A running sample mesh.
 struct Dev {

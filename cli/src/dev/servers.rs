@@ -20,11 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::place::{API, Block, Place, RAFT};
 use crate::error::CliError;
-
-/// For a server to be taken in as a voter.
-const JOIN: Duration = Duration::from_secs(30);
-/// For a server to end after it was told to.
-const STOP: Duration = Duration::from_secs(10);
+use crate::limits::dev::{SERVERS_JOIN, SERVERS_STOP};
 
 /// One running server.
 struct One {
@@ -138,7 +134,7 @@ impl Servers {
     pub(super) async fn stop(self) {
         for one in self.running {
             one.shutdown.cancel();
-            if tokio::time::timeout(STOP, one.serving).await.is_err() {
+            if tokio::time::timeout(SERVERS_STOP, one.serving).await.is_err() {
                 tracing::warn!(server = %one.name, "server did not stop in time");
             }
             one.runtime.shutdown_background();
@@ -189,8 +185,10 @@ async fn voter(client: &Client, name: &ServerName) -> Result<(), CliError> {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
-    tokio::time::timeout(JOIN, joining).await.map_err(|_| {
-        CliError::Unavailable(format!("server {name} did not become a voter within {JOIN:?}"))
+    tokio::time::timeout(SERVERS_JOIN, joining).await.map_err(|_| {
+        CliError::Unavailable(format!(
+            "server {name} did not become a voter within {SERVERS_JOIN:?}"
+        ))
     })
 }
 

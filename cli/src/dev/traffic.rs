@@ -10,11 +10,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::apps;
-
-/// Calls of one kind still unanswered at most; beyond it a call is skipped and counted.
-const PENDING_MAX: usize = 256;
-/// Latencies kept for the percentiles of the table.
-const LATENCIES_MAX: usize = 512;
+use crate::limits::dev::{LATENCIES_MAX, TRAFFIC_PENDING_MAX};
 
 /// One stream of calls.
 #[derive(Clone, Copy, Debug)]
@@ -102,7 +98,7 @@ pub(super) async fn run(calls: Calls, counts: Counts, stop: CancellationToken) {
             () = stop.cancelled() => break,
         }
         while pending.try_join_next().is_some() {}
-        if pending.len() >= PENDING_MAX {
+        if pending.len() >= TRAFFIC_PENDING_MAX {
             counts.add(&calls, Err("too many calls unanswered".to_owned()), Duration::ZERO);
             continue;
         }

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+mod limits;
 pub mod tls;
 
 pub mod csr;

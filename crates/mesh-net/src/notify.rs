@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
 
+use crate::limits::notify::{AGAIN_SOON, ONCE};
 use sd_notify::NotifyState;
 
 /// Tells that the daemon serves.
@@ -84,11 +85,6 @@ fn tell(place: &OsStr, lines: &str, patience: Duration) -> io::Result<()> {
     socket.connect_addr(&address)?;
     socket.send(lines.as_bytes()).map(drop)
 }
-
-/// For what is said once.
-const ONCE: Duration = Duration::from_secs(1);
-/// For what is said again soon.
-const AGAIN_SOON: Duration = Duration::ZERO;
 
 #[cfg(test)]
 mod tests {

@@ -1,11 +1,9 @@
 //! MessagePack, strictly: everything binary in the mesh is written and read here.
 
+pub use crate::limits::pack::DEPTH_MAX;
 use mesh_core::stream::{Decode, Encode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-
-/// Deepest nesting that is read: a peer's bytes must not use up the stack.
-pub const DEPTH_MAX: usize = 64;
 
 /// Why bytes are not the value asked for, or a value cannot be written.
 #[derive(Debug, thiserror::Error)]

@@ -10,9 +10,7 @@ use zeroize::{Zeroize, Zeroizing};
 
 use crate::files::{self, FileError};
 use crate::hash;
-
-/// Most bytes of a token's text, or of a file that holds one.
-pub const TOKEN_BYTES_MAX: u64 = 4096;
+pub use crate::limits::token::TOKEN_BYTES_MAX;
 
 /// What a token is good for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -13,12 +13,13 @@ use super::request::Call;
 use super::{Answer, BINARY};
 use crate::ca::Issuer;
 use crate::lease;
+use crate::limits::api::{BACKUP_FRESH_MAX, CLOCK_AHEAD_MS_MAX, EPOCHS_AHEAD_MAX};
 use crate::raft::decode_backup;
 use crate::server::Server;
 
 pub(super) async fn save(call: &Call) -> Result<Answer, Failure> {
     // A backup must hold every write that was acknowledged before it was asked for.
-    call.server.node.linearizable(FRESH_MAX).await?;
+    call.server.node.linearizable(BACKUP_FRESH_MAX).await?;
     let revision = call.server.node.state().revision;
     let bytes = call.server.node.checkpoint_bytes().await?;
     Ok(Answer::of(bytes, BINARY, Some(revision)))
@@ -72,9 +73,3 @@ fn check(server: &Server, backup: &MeshState) -> Result<(), String> {
 fn unfit(why: String) -> Failure {
     Rejected::Restore(why).into()
 }
-
-const FRESH_MAX: std::time::Duration = std::time::Duration::from_secs(5);
-/// How far ahead of the servers an agent's epoch may be, after a restore from an old disk.
-const EPOCHS_AHEAD_MAX: u64 = 1_000_000;
-/// How far ahead of this server's clock a backup's may be: no two are the same.
-const CLOCK_AHEAD_MS_MAX: u64 = 24 * 3_600_000;

@@ -10,6 +10,7 @@ use mesh_core::name::NodeName;
 use tokio::sync::Semaphore;
 
 use super::error::{Failure, Kind};
+use crate::limits::api::{GUESSES_MAX, GUESSES_TOTAL_MAX, ISSUES_MAX, STRANGERS_MAX};
 
 /// All budgets of a server. State kind: *ephemeral*.
 #[derive(Debug)]
@@ -148,11 +149,6 @@ fn canonical(address: IpAddr) -> IpAddr {
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
-
-const GUESSES_MAX: usize = 10;
-const GUESSES_TOTAL_MAX: usize = 100;
-const ISSUES_MAX: usize = 60;
-const STRANGERS_MAX: usize = 256;
 
 #[cfg(test)]
 mod tests {

@@ -4,7 +4,6 @@
 //! certificate names comes from the state.
 
 use std::net::IpAddr;
-use std::time::Duration;
 
 use mesh_core::api::{EnrolAnswer, EnrolRequest, IssueRequest, LeafAnswer, RenewRequest};
 use mesh_core::catalog::KeyHash;
@@ -23,6 +22,7 @@ use super::nodes::{check_address, own};
 use super::read::mesh;
 use super::request::Call;
 use crate::ca::{CsrKey, LEAF_LIFETIME, Leaf};
+use crate::limits::api::ENROL_FRESH_MAX;
 use crate::raft::ProposeError;
 use crate::server::roots_pem;
 use crate::tokens;
@@ -84,7 +84,7 @@ pub(super) async fn issue(call: &Call) -> Result<Answer, Failure> {
     let node = own(call)?;
     // By the newest state: a server that is cut off must not certify what was taken away since, and
     // one that lags not refuse what was just registered.
-    call.server.node.linearizable(FRESH_MAX).await?;
+    call.server.node.linearizable(ENROL_FRESH_MAX).await?;
     let state = call.server.node.state();
     let known = state.nodes.get(&node).ok_or_else(|| Failure::not_found("node", &node))?;
     if known.key != key_of(call)? {
@@ -147,7 +147,7 @@ pub(super) async fn use_token(
 pub(super) async fn catch_up(call: &Call, revision: Revision) {
     let mut changed = call.server.node.changed();
     // Cancel safe; late, or stopping: both show later.
-    let _ = timeout(FRESH_MAX, changed.wait_for(|now| *now >= revision)).await;
+    let _ = timeout(ENROL_FRESH_MAX, changed.wait_for(|now| *now >= revision)).await;
 }
 
 /// The key of the certificate that the caller showed.
@@ -179,5 +179,3 @@ fn address_of(call: &Call) -> IpAddr {
     let unknown = IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED);
     call.peer.as_ref().map_or(unknown, |peer| peer.address.ip())
 }
-
-const FRESH_MAX: Duration = Duration::from_secs(5);

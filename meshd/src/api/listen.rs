@@ -4,7 +4,6 @@ use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -28,6 +27,9 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use super::{Peer, router};
+use crate::limits::api::{
+    ACCEPT_PAUSE, DRAIN_MAX, HANDSHAKE_MAX, HEADER_MAX, PING_EVERY, PONG_MAX,
+};
 use crate::server::Server;
 
 /// The port, bound and ready to serve.
@@ -199,10 +201,3 @@ fn builder(stream: &TlsStream<TcpStream>) -> Builder<TokioExecutor> {
 const CALLERS: [CaRole; 3] = [CaRole::Node, CaRole::Server, CaRole::Service];
 const H2: &[u8] = b"h2";
 const HTTP1: &[u8] = b"http/1.1";
-const HANDSHAKE_MAX: Duration = Duration::from_secs(5);
-const HEADER_MAX: Duration = Duration::from_secs(10);
-const PING_EVERY: Duration = Duration::from_secs(20);
-const PONG_MAX: Duration = Duration::from_secs(5);
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// How long requests under way may take to end.
-const DRAIN_MAX: Duration = Duration::from_secs(4);

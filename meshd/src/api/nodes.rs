@@ -13,6 +13,7 @@ use mesh_net::clock;
 use super::Answer;
 use super::error::{Failure, Kind};
 use super::request::Call;
+use crate::limits::api::{REASON_BYTES_MAX, SERIAL_CHARS_MAX};
 
 /// Writes `kind` on behalf of the caller.
 pub(super) async fn write(call: &Call, kind: CommandKind) -> Result<Answer, Failure> {
@@ -114,10 +115,6 @@ pub(super) fn check_text(field: &str, text: &str, max: usize) -> Result<(), Fail
         _ => Ok(()),
     }
 }
-
-const REASON_BYTES_MAX: usize = 256;
-/// 21 bytes, for a zero in front is common, as pairs with colons between.
-const SERIAL_CHARS_MAX: usize = 62;
 
 #[cfg(test)]
 mod tests {

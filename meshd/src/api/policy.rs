@@ -4,7 +4,6 @@ mod diff;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use mesh_core::api::{ApplyAnswer, ApplyRequest, DeleteRequest};
 use mesh_core::command::{ApplyPolicy1, CommandKind, Outcome};
@@ -19,6 +18,7 @@ use super::Answer;
 use super::error::{Failure, Kind};
 use super::nodes::check_text;
 use super::request::Call;
+use crate::limits::api::{MESSAGE_BYTES_MAX, POLICY_FRESH_MAX};
 use diff::{Diff, diff, warnings};
 
 /// What to put in force and what to remove.
@@ -64,7 +64,7 @@ pub(super) async fn delete(call: &Call) -> Result<Answer, Failure> {
 
 /// The state with everything written so far, so that the answer's difference is the real one.
 async fn newest(call: &Call) -> Result<Arc<MeshState>, Failure> {
-    call.server.node.linearizable(FRESH_MAX).await?;
+    call.server.node.linearizable(POLICY_FRESH_MAX).await?;
     Ok(call.server.node.state())
 }
 
@@ -212,9 +212,6 @@ fn without(state: &MeshState, expected: Option<u64>, ids: &[String]) -> Result<C
         format!("removed {}", ids.join(", ")).chars().take(MESSAGE_BYTES_MAX / 4).collect();
     Ok(Change { expected, files, remove, message, warnings })
 }
-
-const MESSAGE_BYTES_MAX: usize = 1024;
-const FRESH_MAX: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {

@@ -25,6 +25,7 @@ use super::nodes;
 use super::request::Call;
 use super::tokens;
 use crate::lease;
+use crate::limits::api::{CONSISTENT_MAX, WAIT_DEFAULT};
 use crate::raft::{Role, state_hash};
 
 /// One of the routes that can wait for a change.
@@ -346,7 +347,3 @@ fn policy_object(state: &MeshState, id: &str) -> Result<PolicyText, Failure> {
     let text = text::print(std::slice::from_ref(object));
     Ok(PolicyText { id: id.to_owned(), text, version: state.policy.version })
 }
-
-/// Long enough for an election; the answer is to come within five seconds.
-const CONSISTENT_MAX: Duration = Duration::from_secs(4);
-const WAIT_DEFAULT: Duration = Duration::from_secs(60);

@@ -20,6 +20,7 @@ use tokio::time::timeout;
 
 use super::Peer;
 use super::error::{Failure, Kind};
+use crate::limits::api::{BODY_WAIT, JOIN_BYTES_MAX, RESTORE_WAIT};
 use crate::server::Server;
 
 /// One request of somebody who may make it.
@@ -210,10 +211,6 @@ fn quoted(text: &str) -> Option<String> {
     let (field, _) = rest.split_once('`')?;
     Some(field.to_owned())
 }
-
-const JOIN_BYTES_MAX: usize = 64 << 10;
-const BODY_WAIT: Duration = Duration::from_secs(30);
-const RESTORE_WAIT: Duration = Duration::from_secs(120);
 
 #[cfg(test)]
 mod tests {

@@ -11,8 +11,8 @@ use super::error::{Failure, Kind};
 use super::read::{mesh, servers};
 use super::request::Call;
 use crate::ca::CsrKey;
-use mesh_net::settings::is_host_port;
 use crate::server::roots_pem;
+use mesh_net::settings::is_host_port;
 
 pub(super) async fn join(call: &Call) -> Result<Answer, Failure> {
     let request: JoinServerRequest = call.json()?;

@@ -11,6 +11,7 @@ use super::error::Failure;
 use super::nodes::{check_text, write};
 use super::read::mesh;
 use super::request::Call;
+use crate::limits::api::{NOTE_BYTES_MAX, TTL_SECONDS_MAX};
 use crate::tokens::{self, NewToken};
 
 pub(super) async fn create(call: &Call) -> Result<Answer, Failure> {
@@ -65,6 +66,3 @@ fn purpose(grant: TokenGrant) -> TokenPurpose {
         TokenGrant::Api { role } => TokenPurpose::Api { role },
     }
 }
-
-const NOTE_BYTES_MAX: usize = 256;
-const TTL_SECONDS_MAX: u64 = 31_536_000;

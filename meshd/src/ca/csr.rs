@@ -3,6 +3,7 @@
 //! Nothing else of a request is used. The names, constraints and extensions that it asks for are
 //! not even looked at: a certificate says what the registry says.
 
+pub use crate::limits::ca::CSR_BYTES_MAX;
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA384_ASN1, ECDSA_P384_SHA256_ASN1, ECDSA_P384_SHA384_ASN1,
     ED25519, UnparsedPublicKey, VerificationAlgorithm,
@@ -17,9 +18,6 @@ use x509_parser::oid_registry::{
 };
 use x509_parser::prelude::FromDer;
 use x509_parser::x509::SubjectPublicKeyInfo;
-
-/// Bytes of a request in PEM.
-pub const CSR_BYTES_MAX: usize = 16 << 10;
 
 /// A public key whose holder proved to hold it. Only [`CsrKey::from_pem`] makes one.
 #[derive(Clone, Debug, PartialEq, Eq)]

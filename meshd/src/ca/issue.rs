@@ -21,9 +21,7 @@ use super::authority::{BACKDATE_MS, CaError, date_time, random_serial};
 use super::key::CaKey;
 use super::seal::KeyName;
 use super::{CsrKey, Kek, pem};
-
-/// The life of a leaf unless asked otherwise.
-pub const LEAF_LIFETIME: Duration = Duration::from_secs(86_400);
+pub use crate::limits::ca::LEAF_LIFETIME;
 
 /// The CA, opened: signs leaves. Holds the intermediates' keys, in memory only; not the root's,
 /// which issuing does not need.

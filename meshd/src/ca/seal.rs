@@ -12,13 +12,12 @@ use mesh_core::trust::SealedKey;
 use zeroize::Zeroizing;
 
 use super::Kek;
+use crate::limits::ca::KEY_LEN_MAX;
 
 /// The form of sealed keys. A change of it or of the authenticated name is a new version.
 const VERSION: u8 = 1;
 const NONCE_LEN: usize = 12;
 const TAG_LEN: usize = 16;
-/// Bytes of a PKCS#8 key that is worth looking at.
-const KEY_LEN_MAX: usize = 16 << 10;
 
 /// What a sealed key is.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -13,6 +13,10 @@ use mesh_net::clock;
 use serde::{Deserialize, Serialize};
 
 use super::Tick;
+pub(super) use crate::limits::lease::STREAMS_PER_NODE_MAX;
+use crate::limits::lease::{
+    BEGIN_MS, EXPOSED_MAX, LEAF_BYTES_MAX, LEAVES_MAX, TEXT_CHARS_MAX, WARNINGS_MAX,
+};
 
 /// The table. Holds one entry for each node of the state at most, once pruned.
 #[derive(Debug)]
@@ -291,15 +295,3 @@ fn bounded(mut report: Heartbeat1) -> Heartbeat1 {
 fn clip(text: &str) -> String {
     text.chars().take(TEXT_CHARS_MAX).collect()
 }
-
-/// Leaves kept of a report: one for the node and one for each service it hosts.
-const LEAVES_MAX: usize = 1025;
-/// Longer than any identity of a leaf.
-const LEAF_BYTES_MAX: usize = 512;
-const EXPOSED_MAX: usize = 256;
-const WARNINGS_MAX: usize = 32;
-const TEXT_CHARS_MAX: usize = 512;
-/// Open streams of one node on one server: an old and a new process, and some that are half gone.
-pub(super) const STREAMS_PER_NODE_MAX: usize = 8;
-/// The first tick: what others heard before this process began has a tick too.
-const BEGIN_MS: u64 = 3_600_000;

@@ -1,7 +1,6 @@
 //! What servers ask each other about agents, over the Raft port.
 
 use std::sync::Weak;
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, FutureExt};
@@ -11,6 +10,8 @@ use mesh_net::pack;
 use serde::{Deserialize, Serialize};
 
 use super::agents::AgentReport;
+pub(super) use crate::limits::lease::CALL_BYTES_MAX;
+use crate::limits::lease::{CALL_AGENTS, CALL_MAX};
 use crate::raft::{AppHandler, CallError};
 use crate::server::Server;
 
@@ -87,11 +88,11 @@ pub(crate) async fn all_agents(server: &Server) -> Result<Vec<AgentStatus>, Stri
 
 /// The agents after `after`, as many as fit into an answer; none at the end.
 fn page(server: &Server, after: Option<&NodeName>) -> Result<Bytes, String> {
-    let mut max = PAGE;
+    let mut max = CALL_AGENTS;
     loop {
         let page = server.agents.page(after, max);
         let body = pack::to_vec(&page).map_err(|error| error.to_string())?;
-        if body.len() <= BYTES_MAX || page.len() <= 1 {
+        if body.len() <= CALL_BYTES_MAX || page.len() <= 1 {
             return Ok(body.into());
         }
         max = page.len() / 2;
@@ -105,7 +106,7 @@ pub(super) fn bodies(mut agents: Vec<AgentReport>) -> Result<Vec<Bytes>, String>
         let heartbeats = Heartbeats { agents };
         let body = pack::to_vec(&heartbeats).map_err(|error| error.to_string())?;
         let Heartbeats { agents: mut first } = heartbeats;
-        if body.len() <= BYTES_MAX || first.len() == 1 {
+        if body.len() <= CALL_BYTES_MAX || first.len() == 1 {
             bodies.push(body.into());
             return Ok(bodies);
         }
@@ -119,9 +120,3 @@ pub(super) fn bodies(mut agents: Vec<AgentReport>) -> Result<Vec<Bytes>, String>
 fn read<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, String> {
     pack::from_slice(body).map_err(|error| mesh_net::tls::describe(&error))
 }
-
-/// Agents in one answer, or less where reports are large.
-const PAGE: usize = 500;
-/// Below the 4 MiB of a call. One report alone is below it, too: what it may hold is bounded.
-pub(super) const BYTES_MAX: usize = 3 << 20;
-const CALL_MAX: Duration = Duration::from_secs(5);

@@ -9,6 +9,8 @@ use mesh_core::state::MeshState;
 use mesh_core::time::UnixMillis;
 
 use super::Tick;
+use crate::limits::lease::{GONE_KEPT_MS, SEEN_MS};
+pub(super) use crate::limits::lease::{GUARD_NODES_MIN, GUARD_PERCENT, SUSPECT_MS};
 
 /// The times that leases go by, in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,14 +156,3 @@ fn silence(rules: Rules, now: Time, leases: &Leases, node: &Node) -> u64 {
         }
     }
 }
-
-/// Fewer nodes than these are judged one by one.
-pub(super) const GUARD_NODES_MIN: usize = 10;
-/// Percent of nodes that do not fail at once by themselves.
-pub(super) const GUARD_PERCENT: usize = 30;
-/// How long a node may be suspect: ten minutes.
-pub(super) const SUSPECT_MS: u64 = 600_000;
-/// How coarse last-seen times are.
-const SEEN_MS: u64 = 10_000;
-/// Longer than any lease.
-const GONE_KEPT_MS: u64 = 300_000;

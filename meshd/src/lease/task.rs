@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
 
 use mesh_core::command::CommandKind;
 use mesh_core::name::ServerName;
@@ -15,13 +14,14 @@ use tokio::time::MissedTickBehavior;
 use super::agents::AgentReport;
 use super::calls::{HEARTBEATS, bodies};
 use super::rule::{Leases, Rules, Time, step};
+use crate::limits::lease::{PAUSE_MAX_MS, PROPOSE_MAX, SEEN_BATCH, SEEN_CALL_MAX, TURN_EVERY};
 use crate::server::Server;
 
 /// Runs until `stop`.
 pub(crate) async fn run(
     server: Arc<Server>, rules: Rules, mut stop: Stop,
 ) -> Result<(), Infallible> {
-    let mut ticks = tokio::time::interval(EVERY);
+    let mut ticks = tokio::time::interval(TURN_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut known_leader: Option<ServerName> = None;
     let mut leases: Option<Leases> = None;
@@ -94,11 +94,11 @@ fn prune(server: &Server) {
 
 async fn tell(server: &Server, leader: &ServerName) {
     loop {
-        let agents = server.agents.take_changes(BATCH);
+        let agents = server.agents.take_changes(SEEN_BATCH);
         if agents.is_empty() {
             return;
         }
-        let last = agents.len() < BATCH;
+        let last = agents.len() < SEEN_BATCH;
         if let Err(why) = send(server, leader, agents).await {
             tracing::debug!(why, %leader, "the leader did not take the heartbeats");
             server.agents.tell_again();
@@ -114,16 +114,8 @@ async fn send(
     server: &Server, leader: &ServerName, agents: Vec<AgentReport>,
 ) -> Result<(), String> {
     for body in bodies(agents)? {
-        let sent = server.node.call(leader, HEARTBEATS, body, CALL_MAX).await;
+        let sent = server.node.call(leader, HEARTBEATS, body, SEEN_CALL_MAX).await;
         sent.map_err(|error| error.to_string())?;
     }
     Ok(())
 }
-
-const EVERY: Duration = Duration::from_secs(1);
-/// Agents in one call: well below its bound.
-const BATCH: usize = 500;
-const CALL_MAX: Duration = Duration::from_secs(2);
-const PROPOSE_MAX: Duration = Duration::from_secs(3);
-/// Longer than a leader's turn takes at most.
-const PAUSE_MAX_MS: u64 = 6_000;

@@ -13,7 +13,7 @@ use mesh_core::stream::{AgentHello1, Heartbeat1};
 use mesh_core::time::UnixMillis;
 
 use super::agents::STREAMS_PER_NODE_MAX;
-use super::calls::{BYTES_MAX, Heartbeats, bodies};
+use super::calls::{CALL_BYTES_MAX, Heartbeats, bodies};
 use super::rule::{GUARD_NODES_MIN, GUARD_PERCENT, Leases, SUSPECT_MS, Time, step};
 use super::{Agents, Rules, Tick};
 
@@ -270,7 +270,7 @@ fn one_agents_large_report_keeps_no_other_from_the_leader() {
     assert_eq!(told.len(), 40);
     assert!(told.iter().all(|report| report.status.report.leaves.len() == 1_000));
     let bodies = bodies(told).unwrap();
-    assert!(bodies.len() > 1 && bodies.iter().all(|body| body.len() <= BYTES_MAX));
+    assert!(bodies.len() > 1 && bodies.iter().all(|body| body.len() <= CALL_BYTES_MAX));
     let leader = Agents::new("ctl-2".parse().unwrap());
     for body in bodies {
         leader.merge(mesh_net::pack::from_slice::<Heartbeats>(&body).unwrap().agents);

@@ -10,13 +10,13 @@ use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use mesh_core::limits::RESTORE_BYTES_MAX;
 use mesh_core::revision::Revision;
 use mesh_core::state::MeshState;
 use serde::{Deserialize, Serialize};
 
 use super::codec::{self, CodecError};
 use super::types::{LogId, Membership, SnapshotMeta};
+use crate::limits::raft::{CHECKPOINT_BYTES_MAX, CHECKPOINTS_KEPT, MANIFEST_BYTES_MAX};
 
 /// Why a checkpoint could not be written, or read.
 #[derive(Debug, thiserror::Error)]
@@ -265,7 +265,7 @@ fn read_manifest(dir: &Path) -> Result<Manifest, CheckpointError> {
 }
 
 fn read_checked(path: &Path, entry: &FileEntry) -> Result<Vec<u8>, CheckpointError> {
-    let bytes = read_bounded(path, entry.bytes.min(BYTES_MAX))?;
+    let bytes = read_bounded(path, entry.bytes.min(CHECKPOINT_BYTES_MAX))?;
     if bytes.len() as u64 != entry.bytes {
         let text = format!("it has {} bytes, expected {}", bytes.len(), entry.bytes);
         return Err(corrupt(path, text));
@@ -311,7 +311,7 @@ fn list(root: &Path) -> Result<Vec<(u64, u64, PathBuf)>, CheckpointError> {
 }
 
 fn prune(root: &Path) -> Result<(), CheckpointError> {
-    list(root)?.iter().skip(KEPT).try_for_each(|(_, _, path)| remove(path))
+    list(root)?.iter().skip(CHECKPOINTS_KEPT).try_for_each(|(_, _, path)| remove(path))
 }
 
 /// Keeps a corrupt checkpoint for people to look at, under a name that is never read; one at most.
@@ -375,12 +375,9 @@ impl Write for Hashing {
 /// The directory of checkpoints, beside the log's.
 pub(crate) const DIR: &str = "checkpoints";
 const FORMAT: u32 = 1;
-const KEPT: usize = 2;
 const MANIFEST: &str = "MANIFEST";
 const STATE: &str = "state.msgpack";
 const CHUNK: usize = 1 << 20;
-const MANIFEST_BYTES_MAX: u64 = 1 << 20;
-const BYTES_MAX: u64 = RESTORE_BYTES_MAX as u64;
 
 #[cfg(test)]
 mod tests;

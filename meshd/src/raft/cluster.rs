@@ -23,6 +23,7 @@ use super::peers::{CallError, Peer, Peers, describe};
 use super::quorum::Quorum;
 use super::types::{Request, ServerNode, TypeConfig};
 use super::wire::{self, Change, ChangeReply, Propose, ProposeReply, ReadIndex, ReadReply, millis};
+use crate::limits::raft::RETRY_PAUSE;
 
 /// Why a write has no outcome.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -275,7 +276,7 @@ impl Cluster {
     /// Waits for news of the cluster, a moment at most.
     async fn pause(&self, end: Instant) {
         let mut metrics = self.raft.server_metrics();
-        let moment = end.min(Instant::now() + PAUSE);
+        let moment = end.min(Instant::now() + RETRY_PAUSE);
         // Cancel safe; an error means that Raft stopped, which the next attempt says better.
         if !matches!(timeout_at(moment, metrics.changed()).await, Ok(Ok(()))) {
             sleep_until(moment).await;
@@ -306,6 +307,5 @@ async fn ask<A: Serialize, B: DeserializeOwned>(
     codec::decode(&answer).map_err(|e| CallError::Lost { peer: peer_name(), why: describe(&e) })
 }
 
-const PAUSE: Duration = Duration::from_millis(50);
 /// For what is around a command in a log entry and in a request.
 const SLACK: usize = 4096;

@@ -18,6 +18,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::TypeConfig;
 use super::wal::{Mark, Wal, WalError};
+use crate::limits::raft::REPLICATE_BYTES;
 
 /// Raft's log store; also its reader. Clones share the log.
 #[derive(Clone, Debug)]
@@ -178,9 +179,6 @@ fn decode<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> io::Result<T> {
         io::Error::new(io::ErrorKind::InvalidData, text)
     })
 }
-
-/// Entries for one replication message stop at this many bytes; one entry always goes.
-const REPLICATE_BYTES: usize = 1 << 20;
 
 #[cfg(test)]
 mod tests;

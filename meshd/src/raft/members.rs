@@ -21,6 +21,7 @@ use super::cluster::Cluster;
 use super::peers::describe;
 use super::types::{ServerNode, TypeConfig};
 use super::wire::{Change, ChangeReply, ProposeReply};
+use crate::limits::raft::{MEMBERS_CHANGE_MAX, MEMBERS_WRITE_MAX};
 
 /// A change and who waits for it.
 pub(crate) type Asked = (Change, oneshot::Sender<ChangeReply>);
@@ -32,22 +33,21 @@ pub(crate) async fn run(
 ) {
     // `recv` is cancel safe; a change under way when the server stops is cut off, and its caller
     // told.
-    let work =
-        async {
-            while let Some((change, reply)) = changes.recv().await {
-                let done = timeout(CHANGE_MAX, make(&cluster, change, transfer_max)).await;
-                let done = done.unwrap_or_else(|_| Err(Failure::Failed(format!(
-                "not done within {CHANGE_MAX:?}: is the server up, and its Raft port in reach?"
+    let work = async {
+        while let Some((change, reply)) = changes.recv().await {
+            let done = timeout(MEMBERS_CHANGE_MAX, make(&cluster, change, transfer_max)).await;
+            let done = done.unwrap_or_else(|_| Err(Failure::Failed(format!(
+                "not done within {MEMBERS_CHANGE_MAX:?}: is the server up, and its Raft port in reach?"
             ))));
-                let answer = match done {
-                    Ok(()) => ChangeReply::Done,
-                    Err(Failure::NotLeader) => ChangeReply::NotLeader,
-                    Err(Failure::Failed(why)) => ChangeReply::Failed(why),
-                };
-                // The caller may have given up.
-                let _ = reply.send(answer);
-            }
-        };
+            let answer = match done {
+                Ok(()) => ChangeReply::Done,
+                Err(Failure::NotLeader) => ChangeReply::NotLeader,
+                Err(Failure::Failed(why)) => ChangeReply::Failed(why),
+            };
+            // The caller may have given up.
+            let _ = reply.send(answer);
+        }
+    };
     stop.run_until_cancelled(work).await;
 }
 
@@ -118,7 +118,7 @@ async fn remove(
     }
     let by = Principal::Server(cluster.peers.me().name.clone());
     let kind = CommandKind::RemoveServer1(name.clone());
-    match cluster.propose_here(by, kind, WRITE_MAX).await {
+    match cluster.propose_here(by, kind, MEMBERS_WRITE_MAX).await {
         ProposeReply::Done(Outcome::Rejected(
             Rejected::NotFound { .. } | Rejected::NotInitialised,
         )) if found.is_some() => Ok(()),
@@ -195,7 +195,3 @@ fn refused(error: RaftError<TypeConfig, ClientWriteError<TypeConfig>>) -> Failur
 fn metrics(cluster: &Cluster) -> RaftMetrics<TypeConfig> {
     cluster.raft.metrics().borrow_watched().clone()
 }
-
-/// A newcomer has this long to catch up.
-const CHANGE_MAX: Duration = Duration::from_secs(90);
-const WRITE_MAX: Duration = Duration::from_secs(10);

@@ -37,6 +37,7 @@ use super::service::{AppHandler, Service};
 use super::types::ServerNode;
 use super::wal::{Wal, WalError, WalState};
 use super::wire::{Change, ProposeReply};
+use crate::limits::raft::{CHANGES_MAX, MEMBERS_MAX, PROPOSE_MAX, STOP_MAX, TRANSFER_MAX};
 
 /// This server's part in the cluster. Clones share it; end it with [`Node::shutdown`].
 #[derive(Clone)]
@@ -408,10 +409,3 @@ fn open_disk(
     let machine = Machine::open(dir.join(checkpoint::DIR), purged)?;
     Ok((wal, machine))
 }
-
-const PROPOSE_MAX: Duration = Duration::from_secs(10);
-const TRANSFER_MAX: Duration = Duration::from_secs(20);
-const MEMBERS_MAX: Duration = Duration::from_secs(100);
-const STOP_MAX: Duration = Duration::from_secs(5);
-/// Changes of membership that may wait.
-const CHANGES_MAX: usize = 16;

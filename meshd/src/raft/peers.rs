@@ -24,6 +24,8 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::types::ServerNode;
 use super::wire;
+pub(crate) use crate::limits::raft::{KEEP_ALIVE, KEEP_ALIVE_MAX, WINDOW};
+use crate::limits::raft::{PEERS_CONNECT_MAX, PEERS_TEXT_MAX};
 
 /// Who this server is among its peers.
 #[derive(Clone, Debug)]
@@ -233,10 +235,10 @@ impl Peer {
         }
         let (me, node, state) = (self.me.clone(), self.node.clone(), Arc::clone(&self.state));
         let attempt = async move {
-            let next = match timeout(CONNECT_MAX, dial(&me, &node)).await {
+            let next = match timeout(PEERS_CONNECT_MAX, dial(&me, &node)).await {
                 Ok(Ok(connection)) => State::Up(Arc::new(connection)),
                 Ok(Err(why)) => State::Down(Some(why)),
-                Err(_) => State::Down(Some(format!("no connection within {CONNECT_MAX:?}"))),
+                Err(_) => State::Down(Some(format!("no connection within {PEERS_CONNECT_MAX:?}"))),
             };
             state.send_replace(next);
         };
@@ -324,16 +326,9 @@ pub(crate) fn describe(error: &(dyn std::error::Error + 'static)) -> String {
 }
 
 fn text(body: &[u8]) -> String {
-    String::from_utf8_lossy(&body[..body.len().min(TEXT_MAX)]).into_owned()
+    String::from_utf8_lossy(&body[..body.len().min(PEERS_TEXT_MAX)]).into_owned()
 }
 
 pub(crate) const ALPN: &[u8] = b"h2";
 /// Servers are told apart by their SPIFFE ID; this name stands where TLS and HTTP want one.
 const TLS_NAME: &str = "raft.mesh.internal";
-const CONNECT_MAX: Duration = Duration::from_secs(3);
-pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(1);
-pub(crate) const KEEP_ALIVE_MAX: Duration = Duration::from_secs(2);
-/// Bytes under way before the receiver says it took them.
-pub(crate) const WINDOW: u32 = 4 << 20;
-/// Bytes kept of a peer's refusal.
-const TEXT_MAX: usize = 1024;

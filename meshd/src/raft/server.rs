@@ -1,7 +1,6 @@
 //! The Raft port: accepts control servers and nobody else.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use hyper::server::conn::http2::Builder;
 use hyper::service::service_fn;
@@ -17,6 +16,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::peers::{ALPN, KEEP_ALIVE, KEEP_ALIVE_MAX, Me, WINDOW, describe};
 use super::service::Service;
+use crate::limits::raft::{
+    HEADER_BYTES_MAX, SERVER_ACCEPT_PAUSE, SERVER_CONNECTIONS_MAX, SERVER_HANDSHAKE_MAX,
+    SERVER_STREAMS_MAX,
+};
 
 /// Who may even finish a handshake here.
 pub(crate) fn acceptor(me: &Me) -> Result<TlsAcceptor, TlsError> {
@@ -30,7 +33,7 @@ pub(crate) fn acceptor(me: &Me) -> Result<TlsAcceptor, TlsError> {
 pub(crate) async fn serve(
     listener: TcpListener, acceptor: TlsAcceptor, service: Arc<Service>, stop: CancellationToken,
 ) {
-    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let room = Arc::new(Semaphore::new(SERVER_CONNECTIONS_MAX));
     let mut connections = JoinSet::new();
     loop {
         // All branches are cancel safe.
@@ -44,12 +47,12 @@ pub(crate) async fn serve(
             Err(error) => {
                 tracing::warn!(%error, "the Raft port cannot accept");
                 // Out of descriptors, most likely: let some close.
-                tokio::time::sleep(ACCEPT_PAUSE).await;
+                tokio::time::sleep(SERVER_ACCEPT_PAUSE).await;
                 continue;
             }
         };
         let Ok(permit) = Arc::clone(&room).try_acquire_owned() else {
-            tracing::warn!(max = CONNECTIONS_MAX, "the Raft port has too many connections");
+            tracing::warn!(max = SERVER_CONNECTIONS_MAX, "the Raft port has too many connections");
             continue;
         };
         let (acceptor, service) = (acceptor.clone(), Arc::clone(&service));
@@ -67,9 +70,9 @@ async fn connection(
     stream: TcpStream, acceptor: TlsAcceptor, service: Arc<Service>,
 ) -> Result<(), String> {
     stream.set_nodelay(true).map_err(|e| describe(&e))?;
-    let stream = timeout(HANDSHAKE_MAX, acceptor.accept(stream))
+    let stream = timeout(SERVER_HANDSHAKE_MAX, acceptor.accept(stream))
         .await
-        .map_err(|_| format!("no handshake within {HANDSHAKE_MAX:?}"))?
+        .map_err(|_| format!("no handshake within {SERVER_HANDSHAKE_MAX:?}"))?
         .map_err(|e| describe(&e))?;
     let peer = identify(stream.get_ref().1)?;
     let answer = service_fn(move |request| {
@@ -82,7 +85,7 @@ async fn connection(
         .keep_alive_timeout(KEEP_ALIVE_MAX)
         .initial_stream_window_size(WINDOW)
         .initial_connection_window_size(WINDOW)
-        .max_concurrent_streams(STREAMS_MAX)
+        .max_concurrent_streams(SERVER_STREAMS_MAX)
         .max_header_list_size(HEADER_BYTES_MAX)
         .serve_connection(TokioIo::new(stream), answer)
         .await
@@ -93,10 +96,3 @@ fn identify(connection: &rustls::ServerConnection) -> Result<Arc<PeerIdentity>, 
     let peer = peer_identity(connection.peer_certificates()).map_err(|e| describe(&e))?;
     peer.map(Arc::new).ok_or_else(|| "it has no certificate".to_owned())
 }
-
-/// A cluster has five members at most; the rest is room for reconnects.
-const CONNECTIONS_MAX: usize = 64;
-const STREAMS_MAX: u32 = 256;
-const HEADER_BYTES_MAX: u32 = 8 << 10;
-const HANDSHAKE_MAX: Duration = Duration::from_secs(5);
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

@@ -25,6 +25,7 @@ use super::codec;
 use super::peers::describe;
 use super::types::TypeConfig;
 use super::wire::{self, ProposeReply, ReadReply, SnapshotHead};
+use crate::limits::raft::SERVICE_BODY_MAX;
 
 /// Answers calls that are not Raft's own: heartbeats of agents, joining.
 pub trait AppHandler: Send + Sync {
@@ -203,8 +204,8 @@ impl Service {
 }
 
 async fn collect(body: Incoming, max: usize) -> Result<Bytes, Refusal> {
-    let collected = timeout(BODY_MAX, Limited::new(body, max).collect()).await;
-    let collected = collected.map_err(|_| bad(format!("no body within {BODY_MAX:?}")))?;
+    let collected = timeout(SERVICE_BODY_MAX, Limited::new(body, max).collect()).await;
+    let collected = collected.map_err(|_| bad(format!("no body within {SERVICE_BODY_MAX:?}")))?;
     Ok(collected.map_err(|e| bad(e.to_string()))?.to_bytes())
 }
 
@@ -237,5 +238,3 @@ fn bad(why: impl Into<String>) -> Refusal {
 fn failed(error: impl std::error::Error + 'static) -> Refusal {
     Refusal::Failed(describe(&error))
 }
-
-const BODY_MAX: Duration = Duration::from_secs(60);

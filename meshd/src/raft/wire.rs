@@ -6,12 +6,15 @@
 use std::time::Duration;
 
 use mesh_core::command::{CommandKind, Outcome, ServerRecord};
-use mesh_core::limits::RESTORE_BYTES_MAX;
 use mesh_core::name::ServerName;
 use mesh_core::trust::Principal;
 use serde::{Deserialize, Serialize};
 
 use super::types::{SnapshotMeta, Vote};
+pub(crate) use crate::limits::raft::{
+    APPEND_BYTES_MAX, CALL_BYTES_MAX, COMMAND_BYTES_MAX, FORWARD_MAX, META_BYTES_MAX,
+    SNAPSHOT_BYTES_MAX,
+};
 
 pub(crate) const CLUSTER: &str = "mesh-cluster";
 pub(crate) const TO: &str = "mesh-to";
@@ -29,19 +32,6 @@ pub(crate) const READ_INDEX: &str = "/app/read_index";
 pub(crate) const MEMBERS: &str = "/app/members";
 /// Followed by the name of what is called.
 pub(crate) const CALL: &str = "/app/call/";
-
-/// Bytes of a command in the log. The log takes no record over 16 MiB.
-pub(crate) const COMMAND_BYTES_MAX: usize = 15 << 20;
-/// Bytes of one append: one command of the largest size, or many that stop at 1 MiB.
-pub(crate) const APPEND_BYTES_MAX: usize = 18 << 20;
-/// Bytes of a snapshot with its meta.
-pub(crate) const SNAPSHOT_BYTES_MAX: usize = RESTORE_BYTES_MAX + META_BYTES_MAX;
-/// Bytes of a vote, a transfer, and of every answer but a call's.
-pub(crate) const META_BYTES_MAX: usize = 1 << 20;
-/// Bytes of a generic call, and of its answer.
-pub(crate) const CALL_BYTES_MAX: usize = 4 << 20;
-/// The longest time a server works on somebody's forwarded request.
-pub(crate) const FORWARD_MAX: Duration = Duration::from_secs(120);
 
 /// Entries of the leader, or its heartbeat.
 #[derive(Debug, Serialize, Deserialize)]

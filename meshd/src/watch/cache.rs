@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
+use crate::limits::watch::{CACHE_BYTES_MAX, CACHE_FRAMES_MAX};
 use bytes::Bytes;
 use mesh_core::compile;
 use mesh_core::resource::ResourceKey;
@@ -33,7 +34,8 @@ impl Cache {
             return Some(frame.clone());
         }
         let frame = make(state, key)?;
-        let full = cached.frames.len() >= FRAMES_MAX || cached.bytes + frame.len() > BYTES_MAX;
+        let full =
+            cached.frames.len() >= CACHE_FRAMES_MAX || cached.bytes + frame.len() > CACHE_BYTES_MAX;
         if full {
             // Rare, and what is in use comes back with the next change.
             *cached = Frames::default();
@@ -52,6 +54,3 @@ fn make(state: &MeshState, key: &ResourceKey) -> Option<Bytes> {
         .and_then(|body| stream::encode_resource_frame(&body).map_err(|error| error.to_string()));
     frame.map_err(|why| tracing::error!(?key, why, "a resource cannot be sent to agents")).ok()
 }
-
-const FRAMES_MAX: usize = 16_384;
-const BYTES_MAX: usize = 64 << 20;

@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
@@ -30,6 +29,9 @@ use tokio::time::{Instant, timeout};
 
 use super::plan::{Held, plan, wanted};
 use crate::lease::Opened;
+use crate::limits::watch::{
+    CHUNK_BYTES, CHUNKS_MAX, EMPTY_EVERY, GOODBYE_MAX, HEALTH_EVERY, HELLO_MAX, STUCK_MAX,
+};
 use crate::raft::ProposeError;
 use crate::server::Server;
 
@@ -372,13 +374,3 @@ impl Out {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
-
-/// Bytes of one chunk; with [`CHUNKS_MAX`], 256 KiB wait for an agent at most.
-const CHUNK_BYTES: usize = 64 << 10;
-const CHUNKS_MAX: usize = 4;
-const HELLO_MAX: Duration = Duration::from_secs(10);
-const STUCK_MAX: Duration = Duration::from_secs(60);
-const GOODBYE_MAX: Duration = Duration::from_secs(1);
-/// How often an agent is told of revisions that change nothing for it.
-const EMPTY_EVERY: Duration = Duration::from_secs(1);
-const HEALTH_EVERY: Duration = Duration::from_millis(250);

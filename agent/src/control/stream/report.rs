@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use crate::health::Report;
 use crate::host::HostState;
 use crate::identity::Identities;
+use crate::limits::control::{INSTANCES_PER_MESSAGE, REPORT_WARNINGS_MAX, WARNING_CHARS_MAX};
 
 /// Where reports come from, and what the server of this stream has been told.
 pub(crate) struct Reports {
@@ -60,7 +61,7 @@ impl Reports {
 
     pub(super) fn heartbeat(&self, applied: Revision, identities: &Identities) -> Heartbeat1 {
         let problems = self.host.borrow().problems.clone();
-        let warnings = problems.iter().take(WARNINGS_MAX).map(|problem| {
+        let warnings = problems.iter().take(REPORT_WARNINGS_MAX).map(|problem| {
             let line = problem.message.lines().next().unwrap_or_default();
             let text = format!("{}: {line}", problem.file);
             text.chars().take(WARNING_CHARS_MAX).collect()
@@ -81,11 +82,6 @@ fn changes(told: &Report, now: &Report) -> Vec<HealthReport1> {
     };
     changed.chunks(INSTANCES_PER_MESSAGE).map(message).collect()
 }
-
-/// 128 instances of 16 checks of 256 bytes are half a megabyte.
-const INSTANCES_PER_MESSAGE: usize = 128;
-const WARNINGS_MAX: usize = 20;
-const WARNING_CHARS_MAX: usize = 300;
 
 #[cfg(test)]
 mod tests {

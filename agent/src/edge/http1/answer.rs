@@ -152,9 +152,9 @@ mod tests {
 
     #[test]
     fn every_answer_ends_in_one_way() {
-        let (get, old) = (Asked::nothing(), Version::HTTP_10);
-        let head = Asked { method: Method::HEAD, ..get.clone() };
-        let old = Asked { version: old, ..get.clone() };
+        let get = Asked::nothing();
+        let head = Asked { method: Method::HEAD, ..Asked::nothing() };
+        let old = Asked { version: Version::HTTP_10, ..Asked::nothing() };
         let full = || Full::from("abc").boxed();
         let empty = || Empty::new().boxed();
         type Case<'a> = (&'a Asked, u16, &'a [&'a str], TestBody, Ending, Option<&'a str>);

@@ -3,6 +3,7 @@
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
+use crate::limits::health::{EXEC_REAP, OUTPUT_BYTES_MAX};
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::{Child, Command};
@@ -34,7 +35,7 @@ pub(super) async fn run(words: &[String], limit: Duration) -> Result<String, Str
         Ok(Err(why)) => Err(format!("cannot wait for {command}: {why}")),
         Err(_) => {
             // Reaps the process that was just killed; SIGKILL leaves nothing to wait for long.
-            let _ = timeout(REAP, group.child.wait()).await;
+            let _ = timeout(EXEC_REAP, group.child.wait()).await;
             Err(format!("{command} did not end within {limit:?}"))
         }
     }
@@ -96,6 +97,3 @@ async fn read_start(mut stdout: impl AsyncRead + Unpin) -> std::io::Result<Vec<u
         kept.extend_from_slice(chunk.get(..room).unwrap_or_default());
     }
 }
-
-const OUTPUT_BYTES_MAX: usize = 4096;
-const REAP: Duration = Duration::from_secs(1);

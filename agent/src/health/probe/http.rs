@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use crate::limits::health::{BODY_BYTES_MAX, HEAD_BYTES_MAX};
 use bytes::Bytes;
 use http::{Request, StatusCode, header};
 use http_body_util::{BodyExt, Empty, Limited};
@@ -59,6 +60,3 @@ async fn judge(response: http::Response<Incoming>) -> Result<String, String> {
 fn reason(status: StatusCode) -> String {
     format!("HTTP {status}")
 }
-
-const BODY_BYTES_MAX: usize = 64 << 10;
-const HEAD_BYTES_MAX: usize = 64 << 10;

@@ -13,8 +13,8 @@ use crate::link::frame::{
     DATA, Frame, GOAWAY, HEAD, OPEN, PONG, RESET, SETTINGS, TRAILERS, WINDOW,
 };
 use crate::link::head::{Open, ResponseHead};
-use crate::link::limits::INFORMED_MAX;
-use crate::link::settings::{Settings, WINDOW_MAX};
+use crate::link::limits::{INFORMED_MAX, WINDOW_MAX};
+use crate::link::settings::Settings;
 use crate::link::stream::Stream;
 
 impl Connection {

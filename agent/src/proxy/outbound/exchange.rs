@@ -22,13 +22,8 @@ use super::super::refusal::Refusal;
 use super::super::{Proxy, headers};
 use super::{Source, Targets, short};
 use crate::edge::{RecvBody, Reject};
+use crate::limits::proxy::{EXCHANGE_TRIES, FIRST_USES};
 use crate::link::{LinkBody, LinkError, RequestHead, ResponseHead, Target};
-
-/// Endpoints tried for one call, when the ones before surely saw nothing of it.
-const TRIES: usize = 3;
-
-/// Times that the way is found anew because a route leads to a service not known yet.
-const FIRST_USES: usize = 3;
 
 /// What a call found on its way, for the log.
 #[derive(Debug, Default)]
@@ -211,10 +206,10 @@ impl Call<'_> {
         let none = || Refusal::NoEndpoint(service.to_string());
         let endpoints = snapshot.endpoints.get(service).ok_or_else(none)?;
         let deadline = Instant::now() + *timeout;
-        let mut tried: Vec<&Endpoint> = Vec::with_capacity(TRIES);
+        let mut tried: Vec<&Endpoint> = Vec::with_capacity(EXCHANGE_TRIES);
         let mut last = None;
         let mut body = Some(body);
-        while tried.len() < TRIES {
+        while tried.len() < EXCHANGE_TRIES {
             let Some(endpoint) = self.proxy.endpoints.pick(endpoints, subset.as_ref(), &tried)
             else {
                 break;

@@ -21,10 +21,8 @@ use super::super::pool::{LinkKey, remaining};
 use super::super::refusal::Refusal;
 use super::super::tcp::{self, Copied, Ended};
 use super::{Source, short};
+use crate::limits::proxy::STREAM_TRIES;
 use crate::link::{LinkError, LinkStream, Target, TcpOpen};
-
-/// Endpoints tried for one connection, when the ones before surely saw nothing of it.
-const TRIES: usize = 3;
 
 /// The other end of a connection.
 enum Carried {
@@ -97,9 +95,9 @@ async fn connect(
     debug_assert!(matches!(find(routes, None), Found::Default), "routes match requests only");
     let none = || Refusal::NoEndpoint(upstream.target.to_string());
     let endpoints = snapshot.endpoints.get(&upstream.target).ok_or_else(none)?;
-    let mut tried: Vec<&Endpoint> = Vec::with_capacity(TRIES);
+    let mut tried: Vec<&Endpoint> = Vec::with_capacity(STREAM_TRIES);
     let mut last = None;
-    while tried.len() < TRIES {
+    while tried.len() < STREAM_TRIES {
         let Some(endpoint) = proxy.endpoints.pick(endpoints, None, &tried) else { break };
         let flight = proxy.endpoints.begin(&upstream.target, endpoint);
         let deadline = Instant::now() + Duration::from_millis(routes.connect_timeout_ms);

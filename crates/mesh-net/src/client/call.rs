@@ -16,12 +16,8 @@ use super::error::certificate_alert;
 use super::outcome::{Miss, judge, late, refused, unknown};
 use super::shared::Shared;
 use super::{ANSWER_BYTES_MAX, ClientError};
+use crate::limits::client::{LEADER_PAUSE, READ_SHARE_MIN};
 use crate::telemetry::Chain;
-
-/// Pause before all servers are asked again for a leader: elections take about a second.
-const LEADER_PAUSE: Duration = Duration::from_millis(200);
-/// Least time that one of several servers gets to answer a read.
-const READ_SHARE_MIN: Duration = Duration::from_secs(1);
 
 /// How fresh a read must be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -8,12 +8,11 @@ use tokio::sync::mpsc;
 
 use super::ClientError;
 use super::call::{Client, Reply, next_chunk};
+use crate::limits::client::OUTGOING_MAX;
 use crate::stream::{FrameReader, encode};
 
 /// The media type of the stream, both ways.
 pub(super) const CONTENT: &str = "application/octet-stream";
-/// Messages that may wait to be sent.
-const OUTGOING_MAX: usize = 64;
 
 /// Sends to the server; the stream ends when every clone is dropped.
 #[derive(Clone, Debug)]

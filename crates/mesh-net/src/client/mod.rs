@@ -37,18 +37,9 @@ pub use duplex::{StreamReceiver, StreamSender};
 pub use error::{ClientError, ErrorKind};
 pub use watch::Watch;
 
-use std::time::Duration;
-
-/// How long connecting to one server may take, TLS included, unless set otherwise.
-pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long a call may take with all its repetitions, unless set otherwise.
-pub const CALL_TIMEOUT: Duration = Duration::from_secs(10);
-/// Most bytes of an answer.
-pub const ANSWER_BYTES_MAX: usize = 64 << 20;
-/// Most bytes of a saved snapshot.
-pub const SNAPSHOT_BYTES_MAX: usize = 256 << 20;
-/// Most addresses that are tried.
-pub const ADDRESSES_MAX: usize = 64;
+pub use crate::limits::client::{
+    ADDRESSES_MAX, ANSWER_BYTES_MAX, CALL_TIMEOUT, CONNECT_TIMEOUT, SNAPSHOT_BYTES_MAX,
+};
 
 #[cfg(test)]
 mod tests;

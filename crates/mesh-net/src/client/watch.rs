@@ -8,12 +8,7 @@ use mesh_core::revision::Revision;
 use tokio::time::Instant;
 
 use super::{Answer, Client, ClientError, Consistency, ReadOptions, Wait};
-
-/// Least time between two polls that brought nothing new: a server that does not wait must not be
-/// asked in a hot loop.
-const POLL_PAUSE: Duration = Duration::from_millis(100);
-/// Longest pause after repeated errors.
-const ERROR_PAUSE_MAX: Duration = Duration::from_secs(10);
+use crate::limits::client::{ERROR_PAUSE_MAX, POLL_PAUSE};
 
 /// Gives a value now, and again each time it may have changed.
 ///

@@ -17,6 +17,7 @@ use std::sync::{Arc, LazyLock};
 
 use rustls::crypto::CryptoProvider;
 
+pub use crate::limits::tls::{CERT_BYTES_MAX, CHAIN_CERTS_MAX, ROOTS_MAX};
 pub use config::{
     ClientAuth, Expected, Resolver, SvidBySni, client_config, pinned_client_config, server_config,
 };
@@ -26,12 +27,6 @@ pub use profile::{PeerIdentity, peer_identity};
 pub use svid::{Svid, SvidSource};
 pub use trust::{TrustStore, roots_from_pem};
 
-/// Most certificates that a peer may present, the leaf included.
-pub const CHAIN_CERTS_MAX: usize = 6;
-/// Most bytes of one certificate.
-pub const CERT_BYTES_MAX: usize = 16 << 10;
-/// Most trust anchors in one bundle.
-pub const ROOTS_MAX: usize = 16;
 /// How long after its end a node's certificate may still renew itself, in milliseconds: 90 days.
 pub const OFFLINE_GRACE_MS: u64 = 90 * 24 * 3600 * 1000;
 

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::limits::api::DIFF_WARNINGS_MAX;
 use mesh_core::name::ServiceName;
 use mesh_core::policy::{PolicyFile, PolicyObject, Source, text};
 use mesh_core::state::MeshState;
@@ -53,7 +54,7 @@ pub(super) fn warnings(state: &MeshState, files: &[PolicyFile]) -> Vec<String> {
             warnings.push(format!(
                 "{origin}: {id} names service {name}, which nobody registered: is it spelled right?"
             ));
-            if warnings.len() == WARNINGS_MAX {
+            if warnings.len() == DIFF_WARNINGS_MAX {
                 return warnings;
             }
         }
@@ -77,8 +78,6 @@ fn named(object: &PolicyObject) -> BTreeSet<&ServiceName> {
         }
     }
 }
-
-const WARNINGS_MAX: usize = 50;
 
 #[cfg(test)]
 mod tests {

@@ -7,6 +7,7 @@
 use bytes::Bytes;
 
 use super::WalError;
+pub(super) use crate::limits::raft::RECORD_MAX;
 
 /// A log id as the log keeps it: the index it needs, and its owner's bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,9 +43,6 @@ pub(super) enum Damage {
     /// Whole and unaltered, but not ours: no power cut does this.
     Body(String),
 }
-
-/// Most bytes of one record's type and body. Raft entries stay far below.
-pub(super) const RECORD_MAX: usize = 16 << 20;
 
 /// Bytes before the body.
 pub(super) const HEAD: usize = 9;
