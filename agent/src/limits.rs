@@ -51,7 +51,6 @@ pub(crate) mod control {
     use mesh_core::limits::SUBSCRIPTIONS_MAX;
 
     pub(crate) const BACKOFF_LEAST_MS: u64 = 500;
-    pub(crate) const BACKOFF_MOST_MS: u64 = 30_000;
     pub(crate) const CACHE_BYTES_MAX: u64 = 256 << 20;
     pub(crate) const WRITE_PAUSE: Duration = Duration::from_secs(1);
     /// Time between comparisons when nothing changes.

@@ -48,6 +48,9 @@ pub const REVOCATIONS_MAX: usize = 10_000;
 
 /// Bytes of one message on the agents' stream.
 pub const STREAM_MESSAGE_BYTES_MAX: usize = 4 << 20;
+/// Longest pause of an agent between two tries to reach a server, in milliseconds. A new leader waits
+/// as much longer before it takes a node for gone that it has not heard of.
+pub const RECONNECT_MS_MAX: u64 = 5_000;
 /// Subscriptions of one agent.
 pub const SUBSCRIPTIONS_MAX: usize = 4096;
 /// Bytes of one API request body; apply and restore have their own.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use mesh_core::catalog::{Liveness, Node};
 use mesh_core::command::SetLiveness1;
+use mesh_core::limits::RECONNECT_MS_MAX;
 use mesh_core::name::NodeName;
 use mesh_core::state::MeshState;
 use mesh_core::time::UnixMillis;
@@ -79,7 +80,7 @@ impl Leases {
 /// What to write at `now`, or `None`.
 ///
 /// A node heard of within the last lease is alive. One that is not expires, counted from when it
-/// was heard last or from when this server began to lead. Where [`GUARD_NODES_MIN`] nodes or more
+/// was heard last, or from when this server began to lead, and then [`RECONNECT_MS_MAX`] later. Where [`GUARD_NODES_MIN`] nodes or more
 /// are known and [`GUARD_PERCENT`] of them or more fall silent within one lease, they become
 /// suspect instead of gone, for at most [`SUSPECT_MS`].
 pub(crate) fn step(
@@ -118,7 +119,7 @@ fn change(
             let since = leases.suspect.get(&node.name).copied().unwrap_or(leases.since);
             (now.tick.since(since) >= SUSPECT_MS).then_some(Liveness::Gone)
         }
-        Liveness::Alive if silence(rules, now, leases, node) < rules.ttl => None,
+        Liveness::Alive if silence(rules, now, leases, node) < granted(rules, leases, node) => None,
         Liveness::Alive => Some(if guarded { Liveness::Suspect } else { Liveness::Gone }),
     }
 }
@@ -141,6 +142,13 @@ fn is_mass_failure(rules: Rules, now: Time, leases: &Leases, state: &MeshState) 
 
 fn is_fresh(rules: Rules, now: Time, leases: &Leases, node: &Node) -> bool {
     leases.last(node).is_some_and(|heard| now.tick.since(heard) < rules.ttl)
+}
+
+/// How long the node may be silent. One that this leader has not heard of may be on its way back
+/// from a server that is gone, and pause before it tries the next.
+fn granted(rules: Rules, leases: &Leases, node: &Node) -> u64 {
+    let is_heard = leases.last(node).is_some_and(|heard| heard >= leases.since);
+    if is_heard { rules.ttl } else { rules.ttl + RECONNECT_MS_MAX }
 }
 
 /// Milliseconds since the node was heard of, since this server leads, or since the node enrolled,

@@ -198,7 +198,7 @@ impl<'a> Phases<'a> {
         let (gone, suspect) = (sum(|agent| agent.seen().gone), sum(|agent| agent.seen().suspect));
         self.figures.insert("told_gone".to_owned(), json!(gone));
         self.figures.insert("told_suspect".to_owned(), json!(suspect));
-        if gone > 0 && (self.outage < OUTAGE_JUDGED || !self.options.away.is_zero()) {
+        if gone > 0 {
             self.failures.push(format!("agents that lived were told as gone {gone} times"));
         }
     }
@@ -221,7 +221,4 @@ fn grown(before: &[Usage], after: &[Usage]) -> f64 {
     total(after) - total(before)
 }
 
-/// Half a lease. After longer outages agents pause longer than a lease, so that whether they are
-/// taken for gone depends on the machine; it is judged only where an outage was asked for.
-const OUTAGE_JUDGED: Duration = Duration::from_secs(5);
 const FAULTS_SHOWN: usize = 10;
