@@ -34,7 +34,6 @@ pub(super) struct Phases<'a> {
     /// Policies applied so far.
     applied: usize,
     /// Longest time for which no server took a write, after servers were killed.
-    outage: Duration,
     pub(super) figures: Map<String, Value>,
     pub(super) failures: Vec<String>,
 }
@@ -58,8 +57,7 @@ impl<'a> Phases<'a> {
             .expect("a client");
         let (figures, failures) = (Map::new(), Vec::new());
         let fleet = Fleet::default();
-        let outage = Duration::ZERO;
-        Self { mesh, options, end, admin, fleet, applied: 0, outage, figures, failures }
+        Self { mesh, options, end, admin, fleet, applied: 0, figures, failures }
     }
 
     /// # Errors
