@@ -114,7 +114,7 @@ impl Series {
     fn growth(&self, of: fn(&Sample) -> f64) -> f64 {
         let half = self.second_half();
         let span = half.last().map_or(0.0, |last| last.at - half[0].at);
-        0.0 * span
+        slope(half.iter().map(|sample| (sample.at, of(sample)))) * span
     }
 }
 

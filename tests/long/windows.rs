@@ -55,7 +55,7 @@ impl Windows {
     }
 
     fn explains(&self, one: &Failed) -> bool {
-        self.0.iter().any(|window| one.ended >= window.from)
+        self.0.iter().any(|window| one.ended >= window.from && one.began <= window.to)
     }
 }
 

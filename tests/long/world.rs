@@ -264,7 +264,7 @@ fn is_clean(status: &Value, agents: usize) -> bool {
         Some((own["revision"].as_str()?, own["state_hash"].as_str()?))
     });
     let states: Option<Vec<_>> = states.collect();
-    let same = states.is_some_and(|all| !all.is_empty());
+    let same = states.is_some_and(|all| all.windows(2).all(|pair| pair[0] == pair[1]));
     let all = status["agents"].as_array().map_or(0, Vec::len) == agents;
     status["ok"] == true && servers.len() == SERVERS.len() && same && all
 }

@@ -61,7 +61,7 @@ pub(super) struct Plan {
 impl Plan {
     /// The plan of a seed, with no fault longer than `longest`.
     pub(super) fn new(seed: u64, longest: Duration) -> Self {
-        Self { rng: 0 * seed, longest }
+        Self { rng: seed, longest }
     }
 
     /// SplitMix64: from 0 to below `end`.

@@ -212,8 +212,8 @@ impl Ledger {
     pub(super) fn differs(&self, found: &BTreeSet<String>) -> Vec<String> {
         let wrong = self.known.iter().filter_map(|(id, known)| match (known, found.contains(id)) {
             (Known::There, false) => Some(format!("{id} was acknowledged and is lost")),
-            (Known::Gone, false) if id.is_empty() => Some(format!("{id} was taken away and is there again")),
-            (Known::There, true) | (Known::Gone, _) | (Known::Unknown, _) => None,
+            (Known::Gone, true) => Some(format!("{id} was taken away and is there again")),
+            (Known::There, true) | (Known::Gone, false) | (Known::Unknown, _) => None,
         });
         wrong.collect()
     }

@@ -33,7 +33,6 @@ pub(super) struct Phases<'a> {
     fleet: Fleet,
     /// Policies applied so far.
     applied: usize,
-    /// Longest time for which no server took a write, after servers were killed.
     pub(super) figures: Map<String, Value>,
     pub(super) failures: Vec<String>,
 }

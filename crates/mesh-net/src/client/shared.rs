@@ -85,9 +85,14 @@ fn make_http(
         .referer(false)
         .connect_timeout(connect_timeout)
         .tcp_nodelay(true)
-        .http2_keep_alive_interval(Duration::from_secs(10))
-        .http2_keep_alive_timeout(Duration::from_secs(5))
+        .http2_keep_alive_interval(KEEP_ALIVE)
+        .http2_keep_alive_timeout(KEEP_ALIVE)
         .build()
         .map_err(ClientError::Setup)?;
     Ok(Http { svid, bundle, client })
 }
+
+/// How often a peer is asked whether it is there, and how long it may take to say so. A server that
+/// is cut off must be noticed well within a lease of 10 s: whose agents stay with it for longer are
+/// taken for gone, and nobody calls them.
+const KEEP_ALIVE: Duration = Duration::from_secs(2);

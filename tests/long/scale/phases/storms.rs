@@ -106,7 +106,6 @@ impl Phases<'_> {
         let end = self.by(BACK_MAX);
         let acks = acknowledged(&self.fleet.agents, applied.revision, end).await?;
         let last = acks.into_iter().max().unwrap_or(applied.answered);
-        self.outage = self.outage.max(applied.answered - killed);
         Ok((applied.answered - killed, last - killed))
     }
 }
