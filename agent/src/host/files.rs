@@ -14,6 +14,7 @@ use mesh_core::name::InstanceId;
 use mesh_net::telemetry::Chain;
 use tokio::sync::oneshot;
 
+use super::kept::Kept;
 use super::{Declared, HostCommand, HostState, Problem};
 use crate::health::Exec;
 use crate::limits::host::{FILES_MAX, PROBLEMS_MAX};
@@ -25,6 +26,7 @@ pub struct Loader {
     services_dir: PathBuf,
     /// What came over the socket.
     socket_dir: PathBuf,
+    kept: Kept,
     held: BTreeMap<PathBuf, Held>,
 }
 
@@ -59,7 +61,8 @@ impl Loader {
     /// A loader of `services_dir`, and of `data_dir/services` for what comes over the socket.
     pub fn new(services_dir: &Path, data_dir: &Path) -> Self {
         let socket_dir = data_dir.join("services");
-        Self { services_dir: services_dir.to_owned(), socket_dir, held: BTreeMap::new() }
+        let (services_dir, kept) = (services_dir.to_owned(), Kept::new(data_dir));
+        Self { services_dir, socket_dir, kept, held: BTreeMap::new() }
     }
 
     /// The directories to watch.
@@ -73,7 +76,12 @@ impl Loader {
         let mut paths = Vec::new();
         for dir in self.dirs() {
             match list(&dir) {
-                Ok(found) => paths.extend(found),
+                Ok(found) => {
+                    if dir == self.services_dir {
+                        self.kept.retain(&found);
+                    }
+                    paths.extend(found);
+                }
                 // Nothing came over the socket yet.
                 Err(why) if why.kind() == io::ErrorKind::NotFound && dir == self.socket_dir => {}
                 Err(why) => {
@@ -98,12 +106,23 @@ impl Loader {
     fn load(&mut self, path: &Path) {
         let old = self.held.get(path);
         let read = read(path, old.and_then(|held| held.stamp));
-        let kept = || old.map(|held| held.good.clone()).unwrap_or_default();
+        let ours = path.starts_with(&self.services_dir);
+        let kept = || match old {
+            Some(held) => held.good.clone(),
+            // this agent has just started
+            None if ours => self.kept.get(path).unwrap_or_default(),
+            None => Vec::new(),
+        };
         let name = path.display().to_string();
         let held = match read {
             Ok(None) => return,
             Ok(Some((stamp, exec, bytes))) => match hostfile::parse_bytes(&name, &bytes) {
-                Ok(good) => Held { stamp: Some(stamp), good, exec, problems: Vec::new() },
+                Ok(good) => {
+                    if ours {
+                        self.kept.put(path, &bytes);
+                    }
+                    Held { stamp: Some(stamp), good, exec, problems: Vec::new() }
+                }
                 Err(found) => {
                     let problems = found.iter().map(|d| problem(path, d.to_string())).collect();
                     // What stays in force keeps the rights it was read with.

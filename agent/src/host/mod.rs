@@ -3,6 +3,7 @@
 //! Ground state of the host's part: [`HostState`] is its fold, republished whole at each change.
 
 mod files;
+mod kept;
 pub(crate) mod local;
 mod peer;
 mod socket;

@@ -81,6 +81,23 @@ fn a_broken_file_keeps_its_last_good_content() {
 }
 
 #[test]
+fn an_agent_that_starts_while_a_file_is_broken_forgets_nothing() {
+    let host = Host::new(&[("a.toml", WEB), ("b.toml", DB)]);
+    assert_eq!(names(&host.loader().scan()), ["db-1", "web-1"]);
+    host.write("a.toml", "[instance.web-1\n");
+    let mut restarted = host.loader();
+    let state = restarted.scan();
+    assert_eq!(names(&state), ["db-1", "web-1"]);
+    assert!(state.problems[0].message.contains("a.toml:1:"), "{state:?}");
+
+    // what was removed, by itself or while no agent ran, does not come back
+    fs::remove_file(host.path("a.toml")).unwrap();
+    assert_eq!(names(&host.loader().scan()), ["db-1"]);
+    host.write("a.toml", "[instance.web-1\n");
+    assert_eq!(names(&host.loader().scan()), ["db-1"]);
+}
+
+#[test]
 fn duplicates_name_both_files() {
     let host = Host::new(&[("a.toml", WEB), ("b.toml", &WEB.replace("8080", "1"))]);
     let state = host.loader().scan();
