@@ -28,6 +28,10 @@ pub(crate) mod client {
     pub(crate) const LEADER_PAUSE: Duration = Duration::from_millis(200);
     /// Least time that one of several servers gets to answer a read.
     pub(crate) const READ_SHARE_MIN: Duration = Duration::from_secs(1);
+    /// How often a server is asked whether it is there, and how long it may take to say so. One that
+    /// is cut off must be noticed well within a lease of 10 s: agents that stay with it for longer
+    /// are taken for gone, and nobody calls their services.
+    pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(2);
     /// Messages that may wait to be sent.
     pub(crate) const OUTGOING_MAX: usize = 64;
     /// How long connecting to one server may take, TLS included, unless set otherwise.

@@ -169,8 +169,12 @@ impl Client {
         let list = other.json(&["get", "--consistent", "--timeout", "3s"]);
         if let Some(found) = policy_ids(&list) {
             self.ledger.reads += 1;
-            let wrong = self.ledger.differs(&found);
-            let wrong = wrong.into_iter().map(|why| format!("writer {number} read back: {why}"));
+            let (version, told) = (&list["version"], self.ledger.versions.last());
+            let server = &other.servers[0];
+            let at = |why| {
+                format!("writer {number} read version {version} of {server}, told {told:?}: {why}")
+            };
+            let wrong: Vec<_> = self.ledger.differs(&found).into_iter().map(at).collect();
             self.ledger.wrong.extend(wrong);
         }
     }

@@ -9,6 +9,7 @@ use http::HeaderValue;
 use mesh_core::trust::Bundle;
 
 use super::ClientError;
+use crate::limits::client::KEEP_ALIVE;
 use crate::tls::{Expected, Svid, SvidSource, TrustStore, client_config};
 
 /// What clones of a client share.
@@ -91,8 +92,3 @@ fn make_http(
         .map_err(ClientError::Setup)?;
     Ok(Http { svid, bundle, client })
 }
-
-/// How often a peer is asked whether it is there, and how long it may take to say so. A server that
-/// is cut off must be noticed well within a lease of 10 s: whose agents stay with it for longer are
-/// taken for gone, and nobody calls them.
-const KEEP_ALIVE: Duration = Duration::from_secs(2);

@@ -1,4 +1,5 @@
-//! Writers go on while servers are cut off, restarted and made leader: what was acknowledged stays.
+//! Writers and readers go on while servers are cut off, restarted and made leader: what was
+//! acknowledged stays, and every linearizable read shows it.
 
 use std::sync::Mutex;
 use std::sync::atomic::AtomicUsize;
@@ -24,6 +25,7 @@ async fn what_was_acknowledged_stays_and_what_was_refused_never_comes() {
         let stop = Arc::new(AtomicBool::new(false));
         let mut writers = JoinSet::new();
         for node in world.nodes.values().cloned() {
+            writers.spawn(read(node.clone(), Arc::clone(&seen), Arc::clone(&stop)));
             writers.spawn(write(node, Arc::clone(&seen), Arc::clone(&stop)));
         }
         tokio::time::sleep(Duration::from_millis(300)).await;
@@ -61,6 +63,20 @@ async fn what_was_acknowledged_stays_and_what_was_refused_never_comes() {
         assert!(ghosts.is_empty(), "{} holds {ghosts:?}", node.name());
     }
     world.end().await;
+}
+
+/// What was acknowledged before a linearizable read began, it shows; by whichever server.
+async fn read(node: Node, seen: Arc<Seen>, stop: Arc<AtomicBool>) {
+    while !stop.load(Ordering::Relaxed) {
+        let told: Vec<usize> =
+            seen.acknowledged.lock().unwrap().iter().rev().take(50).copied().collect();
+        if node.linearizable(Duration::from_secs(2)).await.is_ok() {
+            let missing: Vec<_> = told.iter().filter(|n| !holds(&node, **n)).collect();
+            assert!(missing.is_empty(), "{} reads without {missing:?}", node.name());
+        } else {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
 }
 
 async fn write(node: Node, seen: Arc<Seen>, stop: Arc<AtomicBool>) {
