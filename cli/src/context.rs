@@ -133,21 +133,22 @@ impl Context {
     /// # Errors
     /// [`CliError::Usage`] if there is none, or it is for something else.
     pub fn join_token(&self, kind: TokenKind) -> Result<JoinToken, CliError> {
-        let secret = self.given_token()?.ok_or_else(|| {
-            let how = create_command(kind);
-            CliError::Usage(format!(
-                "no join token\n  hint: give one by --token-file FILE (- is standard input); an \
-                 admin makes it by `{how}`"
-            ))
-        })?;
+        let how = create_command(kind);
+        let hint = format!(
+            "give one by --token-file FILE (- is standard input); an admin makes it by `{how}`"
+        );
+        let secret = self.given_token(&hint)?;
+        let secret =
+            secret.ok_or_else(|| CliError::Usage(format!("no join token\n  hint: {hint}")))?;
         let token = parse_token(&secret)?;
         if token.kind == kind { Ok(token) } else { Err(wrong_kind(token.kind, kind)) }
     }
 
     fn api_token(&self) -> Result<(Secret, [u8; 32]), CliError> {
-        let secret = match self.given_token()? {
+        let read = |path: &Path| read_token(path, TOKEN_HINT);
+        let secret = match self.given_token(TOKEN_HINT)? {
             Some(secret) => Some(secret),
-            None => self.settings.token_file.as_deref().map(read_token).transpose()?,
+            None => self.settings.token_file.as_deref().map(read).transpose()?,
         };
         let secret =
             secret.ok_or_else(|| CliError::Usage(format!("no API token\n  hint: {TOKEN_HINT}")))?;
@@ -160,10 +161,10 @@ impl Context {
         }
     }
 
-    fn given_token(&self) -> Result<Option<Secret>, CliError> {
+    fn given_token(&self, hint: &str) -> Result<Option<Secret>, CliError> {
         match (&self.args.token, &self.args.token_file) {
             (Some(text), _) if !text.trim().is_empty() => Ok(Some(Secret::new(text.clone()))),
-            (_, Some(path)) if !path.as_os_str().is_empty() => read_token(path).map(Some),
+            (_, Some(path)) if !path.as_os_str().is_empty() => read_token(path, hint).map(Some),
             _ => Ok(None),
         }
     }
@@ -201,7 +202,8 @@ fn create_command(kind: TokenKind) -> &'static str {
     }
 }
 
-fn read_token(path: &Path) -> Result<Secret, CliError> {
+/// Reads a token; `hint` says where such a token comes from.
+fn read_token(path: &Path, hint: &str) -> Result<Secret, CliError> {
     if is_stdin(path) {
         let bytes = read_stdin(TOKEN_BYTES_MAX)?;
         let text = String::from_utf8(bytes);
@@ -209,7 +211,7 @@ fn read_token(path: &Path) -> Result<Secret, CliError> {
     }
     Secret::from_file(path).map_err(|why| {
         let why = mesh_net::telemetry::Chain(&why).to_string();
-        CliError::Usage(format!("no token: {why}\n  hint: {TOKEN_HINT}"))
+        CliError::Usage(format!("no token: {why}\n  hint: {hint}"))
     })
 }
 

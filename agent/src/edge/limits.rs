@@ -24,6 +24,9 @@ pub(super) const PIPELINED_MAX: usize = 16 << 10;
 /// Bytes of one read of a body.
 pub(super) const READ_SIZE: usize = 32 << 10;
 
+/// Room that is left for one read of a body at least.
+pub(super) const READ_LEAST: usize = 8 << 10;
+
 /// Bytes of one read of a head: on the stack, so that a resting connection holds no buffer.
 pub(super) const HEAD_READ_SIZE: usize = 4 << 10;
 

@@ -5,5 +5,7 @@ mod hostile_peers;
 mod http_calls;
 mod lasting_calls;
 mod one_snapshot;
+mod recorder;
+mod smuggling;
 mod tcp_calls;
 mod world;

@@ -1,6 +1,7 @@
 //! `status` and `wait`.
 
 use mesh_core::api::{AgentStatus, ServerInfo};
+use mesh_core::name::ServerName;
 use mesh_core::revision::Revision;
 use mesh_net::client::{Client, ReadOptions};
 use mesh_net::clock::now;
@@ -61,10 +62,11 @@ pub(super) async fn wait(context: &Context, args: WaitArgs) -> Result<(), CliErr
     let mut said = String::new();
     loop {
         let waiting = laggards(&client, wanted).await?;
-        let done = waiting.names.is_empty();
         let text = waiting.text(wanted);
-        if done {
-            let value = serde_json::json!({ "revision": wanted, "agents": waiting.agents });
+        if let Waiting::Agents { connected, names } = &waiting
+            && names.is_empty()
+        {
+            let value = serde_json::json!({ "revision": wanted, "agents": connected });
             return context.output.show(&value, || text);
         }
         if Instant::now() >= until {
@@ -78,43 +80,77 @@ pub(super) async fn wait(context: &Context, args: WaitArgs) -> Result<(), CliErr
     }
 }
 
-struct Waiting {
-    agents: usize,
-    names: Vec<String>,
+/// Who is not there yet.
+enum Waiting {
+    /// The server asked, at this revision itself.
+    Server { name: ServerName, at: Revision },
+    /// These of so many connected agents; none is left when the waiting is over.
+    Agents { connected: usize, names: Vec<String> },
 }
 
 impl Waiting {
     fn text(&self, wanted: Revision) -> String {
-        let agents = count(self.agents, "connected agent");
-        match self.names.as_slice() {
-            [] if self.agents == 0 => {
-                format!("the servers have revision {wanted}; no agent is connected")
+        let (connected, names) = match self {
+            Self::Server { name, at } => {
+                return format!("server {name} is at revision {at}, not yet at {wanted}");
             }
-            [] => format!("{agents} at revision {wanted} or past it"),
-            names => {
-                let shown: Vec<&str> = names.iter().map(String::as_str).take(NAMES_SHOWN).collect();
-                let more = if names.len() > NAMES_SHOWN { ", ..." } else { "" };
-                let still = names.len();
-                format!("{still} of {agents} not at revision {wanted}: {}{more}", shown.join(", "))
+            Self::Agents { connected: 0, .. } => {
+                return format!("the servers have revision {wanted}; no agent is connected");
             }
+            Self::Agents { connected, names } => (count(*connected, "connected agent"), names),
+        };
+        if names.is_empty() {
+            return format!("{connected} at revision {wanted} or past it");
         }
+        let shown: Vec<&str> = names.iter().map(String::as_str).take(NAMES_SHOWN).collect();
+        let more = if names.len() > NAMES_SHOWN { ", ..." } else { "" };
+        let (still, shown) = (names.len(), shown.join(", "));
+        format!("{still} of {connected} not at revision {wanted}: {shown}{more}")
     }
 }
 
 async fn laggards(client: &Client, wanted: Revision) -> Result<Waiting, CliError> {
     let status = client.status().await?.value;
     if status.revision < wanted {
-        let names = vec![format!("server {} (at {})", status.server, status.revision)];
-        return Ok(Waiting { agents: 0, names });
+        return Ok(Waiting::Server { name: status.server, at: status.revision });
     }
     let agents = client.agents(ReadOptions::default()).await?.value;
     let connected = agents.iter().filter(|agent| agent.connected);
     let names = connected.clone().filter(|agent| lags(agent, wanted));
     let names = names.map(|agent| agent.node.to_string()).collect();
-    Ok(Waiting { agents: connected.count(), names })
+    Ok(Waiting::Agents { connected: connected.count(), names })
 }
 
 /// An agent that needs nothing as new as `wanted` never gets it, and lacks nothing.
 fn lags(agent: &AgentStatus, wanted: Revision) -> bool {
     agent.report.applied < wanted.min(agent.wanted)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+    use super::*;
+
+    #[test]
+    fn who_is_waited_for_is_named() {
+        let agents = |connected, names: &[&str]| Waiting::Agents {
+            connected,
+            names: names.iter().map(|name| (*name).to_owned()).collect(),
+        };
+        let behind = Waiting::Server { name: "ctl-1".parse().unwrap(), at: revision(7) };
+        let cases = [
+            (behind, "server ctl-1 is at revision 1.7, not yet at 1.9"),
+            (agents(0, &[]), "the servers have revision 1.9; no agent is connected"),
+            (agents(2, &[]), "2 connected agents at revision 1.9 or past it"),
+            (agents(1, &["web-1"]), "1 of 1 connected agent not at revision 1.9: web-1"),
+        ];
+        for (waiting, want) in cases {
+            assert_eq!(waiting.text(revision(9)), want);
+        }
+    }
+
+    fn revision(index: u64) -> Revision {
+        format!("1.{index}").parse().unwrap()
+    }
 }

@@ -1,5 +1,7 @@
 //! `mesh token`.
 
+use std::path::Path;
+
 use mesh_core::api::{CreateTokenRequest, TokenPurpose};
 use mesh_core::catalog::NodePolicy;
 use mesh_core::trust::Role;
@@ -42,9 +44,14 @@ async fn create(context: &Context, args: TokenCreateArgs) -> Result<(), CliError
     if !(1..=TTL_SECONDS_MAX).contains(&ttl_seconds) {
         return Err(CliError::Usage(format!("--ttl is {ttl_seconds} s, expected 1s to 365d")));
     }
+    if let Some(path) = &args.out {
+        writable(path)?;
+    }
     let request = CreateTokenRequest { purpose, ttl_seconds, note: args.note };
+    // From the asking: an hour asked for is told as an hour.
+    let asked = now();
     let answer = context.client()?.create_token(&request).await?;
-    let expires = relative(answer.expires_at, now());
+    let expires = relative(answer.expires_at, asked);
     note(&format!("token {}: {what}; expires {expires}", answer.id));
     match &args.out {
         Some(path) => {
@@ -64,6 +71,17 @@ async fn create(context: &Context, args: TokenCreateArgs) -> Result<(), CliError
     }
     advice.iter().for_each(|text| note(text));
     Ok(())
+}
+
+/// Refuses a place where nothing can be written before a token is made that would be lost.
+fn writable(path: &Path) -> Result<(), CliError> {
+    let wrong = |why: &str| Err(CliError::file("write", path, why));
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    match folder {
+        _ if path.is_dir() => wrong("it is a directory"),
+        Some(folder) if !folder.is_dir() => wrong("its directory is not there"),
+        Some(_) | None => Ok(()),
+    }
 }
 
 /// What the token is for, by the flags.
@@ -133,6 +151,18 @@ mod tests {
             }
             other => panic!("{other:?}"),
         }
+    }
+
+    #[test]
+    fn a_place_for_the_token_is_looked_at_first() {
+        let dir = tempfile::tempdir().unwrap();
+        let said = |path: &Path| writable(path).map_err(|why| why.to_string());
+        assert_eq!(said(&dir.path().join("new.token")), Ok(()));
+        assert_eq!(said(Path::new("new.token")), Ok(()));
+        let absent = said(&dir.path().join("none/new.token")).unwrap_err();
+        assert!(absent.ends_with("its directory is not there"), "{absent}");
+        let folder = said(dir.path()).unwrap_err();
+        assert!(folder.ends_with("it is a directory"), "{folder}");
     }
 
     #[test]

@@ -78,6 +78,16 @@ fn a_missing_token_file_is_named() {
     assert!(error.to_string().contains("/nowhere/admin.token"), "{error}");
 }
 
+#[test]
+fn a_missing_join_token_is_not_sought_among_api_tokens() {
+    let (_dir, path) = settings("");
+    let context = context(&["--settings", &path, "--token-file", "/nowhere/join.token"]).unwrap();
+    let error = context.join_token(TokenKind::JoinNode).unwrap_err().to_string();
+    assert!(error.contains("/nowhere/join.token"), "{error}");
+    assert!(error.contains("mesh token create --node"), "{error}");
+    assert!(!error.contains("admin.token"), "{error}");
+}
+
 #[tokio::test]
 async fn no_server_names_the_addresses_tried() {
     // A port that was free a moment ago refuses.

@@ -3,6 +3,7 @@
 use bytes::{Buf, Bytes, BytesMut};
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
+use super::trailers;
 use crate::edge::limits::{CHUNK_LINE_MAX, CHUNK_LINES_MAX, HEADERS_MAX, TRAILERS_BYTES_MAX};
 
 /// Where a chunked body is read.
@@ -133,48 +134,22 @@ impl Chunked {
 
 const LONG_LINE: &str = "a chunk's size line is too long";
 
-/// The trailers that may be forwarded: none that frames, routes, or says who calls
-/// (RFC 9110 §6.5.1).
+/// The trailers that may be forwarded.
 fn forwarded(bytes: &[u8]) -> Result<Option<HeaderMap>, &'static str> {
     let mut fields = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let fields = match httparse::parse_headers(bytes, &mut fields) {
         Ok(httparse::Status::Complete((_, fields))) => fields,
         Ok(httparse::Status::Partial) | Err(_) => return Err("trailers are no header fields"),
     };
-    let mut trailers = HeaderMap::new();
+    let mut found = HeaderMap::new();
     for field in fields {
         let name = HeaderName::from_bytes(field.name.as_bytes());
         let name = name.map_err(|_| "a trailer's name is no token")?;
         let value = HeaderValue::from_bytes(field.value);
         let value = value.map_err(|_| "a trailer's value has a control character")?;
-        if !is_reserved(name.as_str()) {
-            trailers.append(name, value);
-        }
+        found.append(name, value);
     }
-    Ok(Some(trailers).filter(|trailers| !trailers.is_empty()))
-}
-
-fn is_reserved(name: &str) -> bool {
-    const NAMES: [&str; 14] = [
-        "authorization",
-        "cache-control",
-        "connection",
-        "cookie",
-        "expect",
-        "forwarded",
-        "host",
-        "keep-alive",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-        "www-authenticate",
-        "set-cookie",
-    ];
-    const STARTS: [&str; 5] = ["content-", "if-", "proxy-", "x-forwarded-", "x-mesh-"];
-    name.contains('_')
-        || NAMES.contains(&name)
-        || STARTS.iter().any(|start| name.starts_with(start))
+    Ok(trailers::forwarded(found))
 }
 
 #[cfg(test)]

@@ -146,6 +146,8 @@ fn frame(method: &Method, headers: &mut HeaderMap, body: &impl Body) -> Ending {
     headers.remove(header::TRANSFER_ENCODING);
     let declared = headers.get(header::CONTENT_LENGTH).map(HeaderValue::as_bytes);
     if let Some(length) = declared.and_then(crate::edge::framing::length_of) {
+        // once, and in one spelling
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
         return Ending::Length(length);
     }
     headers.remove(header::CONTENT_LENGTH);
@@ -197,6 +199,8 @@ where
     async fn exchange(
         mut self, mut state: State<TcpStream>,
     ) -> Result<Response<RecvBody>, (SendError, Option<Self>)> {
+        // one that was tried on a closed connection begins anew
+        self.upload.broken = false;
         state.output.buffer().extend_from_slice(&self.head);
         let (mut looked, mut informed) = (0, 0);
         let replied = poll_fn(|cx| {
@@ -206,8 +210,12 @@ where
             loop {
                 match take_reply(&mut state.input, &mut looked, &self.method) {
                     Err(why) => return Poll::Ready(Err(SendError::Answer(why))),
-                    Ok(Some(reply)) if is_preliminary(reply.status) && informed < INFORMED_MAX => {
+                    Ok(Some(reply)) if is_preliminary(reply.status) => {
                         (looked, informed) = (0, informed + 1);
+                        if informed > INFORMED_MAX {
+                            let why = "more than 8 preliminary answers";
+                            return Poll::Ready(Err(SendError::Answer(why)));
+                        }
                         continue;
                     }
                     Ok(Some(reply)) => return Poll::Ready(Ok(reply)),

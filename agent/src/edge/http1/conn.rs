@@ -3,7 +3,7 @@
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
 use http_body::Frame;
@@ -15,7 +15,9 @@ use super::chunked::{Chunked, Step};
 use crate::edge::Transport;
 use crate::edge::body::{BodyError, Source};
 use crate::edge::framing::Framing;
-use crate::edge::limits::{COPIED_MAX, GATHERED_MAX, HEAD_READ_SIZE, PIPELINED_MAX, READ_SIZE};
+use crate::edge::limits::{
+    COPIED_MAX, GATHERED_MAX, HEAD_READ_SIZE, PIPELINED_MAX, READ_LEAST, READ_SIZE,
+};
 
 /// A connection, shared with the body that is read from it.
 pub(super) struct Conn<IO>(Mutex<State<IO>>);
@@ -32,6 +34,10 @@ pub(super) struct State<IO> {
     turn: u64,
     /// `100 Continue` is owed before the body is waited for.
     continues: bool,
+    /// Waits for the body: to be woken when it gives nothing any more.
+    reader: Option<Waker>,
+    /// Waits for the client to leave: to be woken once the body was read.
+    watcher: Option<Waker>,
 }
 
 /// What is still to come of the body under way.
@@ -112,11 +118,30 @@ impl<IO: Transport> Source for Conn<IO> {
         if state.turn != turn {
             return Poll::Ready(Some(Err(BodyError::Incomplete)));
         }
-        let part = ready!(state.poll_body(cx));
+        let Poll::Ready(part) = state.poll_body(cx) else {
+            keep(&mut state.reader, cx);
+            return Poll::Pending;
+        };
         if let Some(Err(error)) = &part {
             state.body = Remaining::Failed(*error);
         }
+        if !state.is_read_from() {
+            wake(&mut state.watcher);
+        }
         Poll::Ready(part)
+    }
+}
+
+fn keep(place: &mut Option<Waker>, cx: &Context<'_>) {
+    match place {
+        Some(waker) => waker.clone_from(cx.waker()),
+        None => *place = Some(cx.waker().clone()),
+    }
+}
+
+fn wake(place: &mut Option<Waker>) {
+    if let Some(waker) = place.take() {
+        waker.wake();
     }
 }
 
@@ -129,6 +154,8 @@ impl<IO: Transport> State<IO> {
             body: Remaining::Nothing,
             turn: 0,
             continues: false,
+            reader: None,
+            watcher: None,
         }
     }
 
@@ -145,6 +172,19 @@ impl<IO: Transport> State<IO> {
     /// Whether the body was read to its end.
     pub(super) fn is_read(&self) -> bool {
         matches!(self.body, Remaining::Nothing)
+    }
+
+    /// Whether more of the body can be read.
+    fn is_read_from(&self) -> bool {
+        !matches!(self.body, Remaining::Nothing | Remaining::Failed(_))
+    }
+
+    /// What is wrong with the body, if its framing is broken.
+    pub(super) fn malformed(&self) -> Option<&'static str> {
+        match self.body {
+            Remaining::Failed(BodyError::Malformed(why)) => Some(why),
+            _ => None,
+        }
     }
 
     /// Whether nothing is to be read or written any more, and nothing came that nobody asked for.
@@ -167,6 +207,7 @@ impl<IO: Transport> State<IO> {
     /// Ends the exchange: its body gives nothing any more. Whether all of it was read.
     pub(super) fn finish(&mut self) -> bool {
         self.turn += 1;
+        wake(&mut self.reader);
         self.is_read()
     }
 
@@ -187,6 +228,13 @@ impl<IO: Transport> State<IO> {
     /// Ready once the client is gone. Takes what further requests it sends meanwhile, within
     /// bounds; while a body is still to be read, its reader sees the end.
     pub(super) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.is_read_from() {
+            keep(&mut self.watcher, cx);
+            return Poll::Pending;
+        }
+        if matches!(self.body, Remaining::Failed(BodyError::Incomplete)) {
+            return Poll::Ready(());
+        }
         while self.is_read() && self.input.len() < PIPELINED_MAX {
             match ready!(self.poll_read(cx)) {
                 Ok(1..) => {}
@@ -256,14 +304,21 @@ impl<IO: Transport> State<IO> {
 
     /// Reads more of the body, having told the client that it is wanted.
     fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        if std::mem::take(&mut self.continues) {
-            self.output.buffer().extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
-            // what the transport does not take now, goes out before the answer
-            if let Poll::Ready(Err(error)) = self.poll_flush(cx) {
-                return Poll::Ready(Err(error));
+        if self.continues {
+            if self.output.is_empty() {
+                self.output.buffer().extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+            }
+            match self.poll_flush(cx) {
+                Poll::Ready(Ok(())) => self.continues = false,
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                // the rest of it goes out once there is room, or before the answer
+                Poll::Pending => {}
             }
         }
-        self.input.reserve(READ_SIZE);
+        // parts of a body share a buffer until it is full, or a byte at a time would take one each
+        if self.input.capacity() - self.input.len() < READ_LEAST {
+            self.input.reserve(READ_SIZE);
+        }
         poll_read_buf(Pin::new(&mut self.io), cx, &mut self.input)
     }
 }

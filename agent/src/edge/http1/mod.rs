@@ -11,6 +11,7 @@ mod conn;
 mod head;
 mod reply;
 mod server;
+mod trailers;
 mod writer;
 
 pub use client::{Client, SendError, connect};

@@ -40,8 +40,17 @@ pub(super) fn parse(bytes: &[u8], method: &Method) -> Result<Reply, &'static str
     let status = status.ok_or("status is no number from 100 to 999")?;
     let mut headers = fields_of(response.headers).map_err(|reject| reject.why)?;
     let ending = ending(method, status, version, &mut headers)?;
-    let keep_alive = super::head::keeps(version, &headers) && ending != Ending::Close;
+    let keep_alive = super::head::keeps(version, &headers)
+        && ending != Ending::Close
+        && status != StatusCode::SWITCHING_PROTOCOLS
+        && !(status == StatusCode::NO_CONTENT && promises_body(&headers));
     Ok(Reply { status, headers, ending, keep_alive })
+}
+
+/// A 204 that does may well be followed by one, and that would be taken for the next answer.
+fn promises_body(headers: &HeaderMap) -> bool {
+    let length = headers.get(header::CONTENT_LENGTH);
+    headers.contains_key(header::TRANSFER_ENCODING) || length.is_some_and(|length| length != "0")
 }
 
 /// RFC 9112 §6.3, but for the readings that are two.
@@ -107,7 +116,11 @@ mod tests {
                 "1.1 200 OK\r\nContent-Length: 3\r\nConnection: close\r\n",
                 Some((Ending::Length(3), false)),
             ),
-            ("1.1 204 No Content\r\nContent-Length: 3\r\n", Some((Ending::None, true))),
+            ("1.1 204 No Content\r\n", Some((Ending::None, true))),
+            ("1.1 204 No Content\r\nContent-Length: 0\r\n", Some((Ending::None, true))),
+            ("1.1 204 No Content\r\nContent-Length: 3\r\n", Some((Ending::None, false))),
+            ("1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n", Some((Ending::None, false))),
+            ("1.1 101 Switching Protocols\r\n", Some((Ending::None, false))),
             ("1.1 304 Not Modified\r\nContent-Length: 3\r\n", Some((Ending::None, true))),
             ("1.1 100 Continue\r\n", Some((Ending::None, true))),
             ("1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 4\r\n", None),

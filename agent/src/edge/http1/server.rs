@@ -54,29 +54,31 @@ enum Next {
 pub async fn serve<IO: Transport, S: Service>(
     io: IO, service: &S, config: &Config, closing: &CancellationToken,
 ) -> Served {
-    let conn = Conn::new(io);
+    let serving = Serving(Conn::new(io));
+    let conn = &serving.0;
     loop {
-        let request = match next(&conn, config, closing).await {
+        let request = match next(conn, config, closing).await {
             Next::Request(request) => request,
             Next::Close => {
-                shut(&conn).await;
+                shut(conn).await;
                 return Served::Done;
             }
             Next::Refuse(reject) => {
                 let answer = service.refuse(&reject);
-                let told = respond(&conn, &Asked::nothing(), answer, false).await;
-                linger(&conn).await;
+                let told = respond(conn, &Asked::nothing(), answer, false).await;
+                linger(conn, true).await;
                 return if told.is_ok() { Served::Refused } else { Served::Gone };
             }
         };
-        match exchange(&conn, service, *request, closing).await {
+        match exchange(conn, service, *request, closing).await {
             Ok(After::Next) => conn.lock().rest(),
             Ok(After::Close) => {
-                shut(&conn).await;
+                // in a drain it waits for nothing but what came already
+                linger(conn, !closing.is_cancelled()).await;
                 return Served::Done;
             }
             Ok(After::Unread) => {
-                linger(&conn).await;
+                linger(conn, true).await;
                 return Served::Done;
             }
             Err(served) => {
@@ -86,6 +88,16 @@ pub async fn serve<IO: Transport, S: Service>(
                 return served;
             }
         }
+    }
+}
+
+/// A connection as long as it is served: whoever still reads a body from it then, in whatever
+/// task, does not keep it open.
+struct Serving<IO: Transport>(Arc<Conn<IO>>);
+
+impl<IO: Transport> Drop for Serving<IO> {
+    fn drop(&mut self) {
+        self.0.lock().finish();
     }
 }
 
@@ -120,10 +132,15 @@ async fn exchange<IO: Transport, S: Service>(
         answer = service.call(request) => answer,
         () = poll_fn(|cx| conn.lock().poll_gone(cx)) => return Err(Served::Gone),
     };
+    let malformed = conn.lock().malformed();
+    // whatever was made of it: the request itself was none
+    let answer = malformed.map_or(answer, |why| service.refuse(&Reject::bad(why)));
     let says_close = answer.headers().get_all(http::header::CONNECTION).iter();
     let closes =
         says_close.into_iter().any(|value| value.as_bytes().eq_ignore_ascii_case(b"close"));
-    let keep = head.keep_alive && !closes && !closing.is_cancelled();
+    // nobody has a hold of the body any more, so what is left of it will stay unread
+    let unread = !conn.lock().is_read() && (malformed.is_some() || Arc::strong_count(conn) == 1);
+    let keep = head.keep_alive && !closes && !unread && !closing.is_cancelled();
     let kept = respond(conn, &asked, answer, keep).await?;
     Ok(match (conn.lock().finish(), kept) {
         (true, true) => After::Next,
@@ -136,7 +153,8 @@ async fn exchange<IO: Transport, S: Service>(
 async fn next<IO: Transport>(
     conn: &Conn<IO>, config: &Config, closing: &CancellationToken,
 ) -> Next {
-    if conn.lock().input.is_empty() {
+    let mut blank = false;
+    while is_resting(conn, &mut blank) {
         let first = timeout(config.rest, poll_fn(|cx| conn.lock().poll_read(cx)));
         let first = tokio::select! {
             biased;
@@ -165,12 +183,23 @@ async fn next<IO: Transport>(
     timeout(config.head, whole).await.unwrap_or(Next::Refuse(slow))
 }
 
+/// Whether nothing of a request came yet. One empty line before it is of a client that ends bodies
+/// with it (RFC 9112 §2.2).
+fn is_resting<IO: Transport>(conn: &Conn<IO>, blank: &mut bool) -> bool {
+    let mut state = conn.lock();
+    if !*blank && state.input.starts_with(b"\r\n") {
+        state.input.advance(2);
+        *blank = true;
+    }
+    let resting = state.input.is_empty();
+    if resting {
+        state.rest();
+    }
+    resting
+}
+
 /// Takes the head off the input, if all of it is there.
 fn take_head<IO>(state: &mut State<IO>, looked: &mut usize) -> Option<Next> {
-    if *looked == 0 && state.input.starts_with(b"\r\n") {
-        // one empty line before a request is of a client that ends bodies with it (RFC 9112 §2.2)
-        state.input.advance(2);
-    }
     match head::end(&state.input, *looked) {
         Err(reject) => Some(Next::Refuse(reject)),
         Ok(Some(end)) if end <= HEAD_BYTES_MAX => {
@@ -221,10 +250,12 @@ where
                     return Poll::Ready(Err(Served::Aborted));
                 }
             }
-            match ready!(conn.lock().poll_flush(cx)) {
+            let flushed = ready!(conn.lock().poll_flush(cx));
+            match flushed {
                 Err(_) => return Poll::Ready(Err(Served::Gone)),
                 Ok(()) if writer.ended => return Poll::Ready(Ok(keep)),
-                Ok(()) if waits => return Poll::Pending,
+                // an answer may be silent for long
+                Ok(()) if waits => return conn.lock().poll_gone(cx).map(|()| Err(Served::Gone)),
                 Ok(()) => {}
             }
         }
@@ -239,8 +270,9 @@ async fn shut<IO: Transport>(conn: &Conn<IO>) -> bool {
 }
 
 /// Closes, and throws away what still comes for a while: closed at once, the kernel would answer
-/// it with a reset, and the client might lose the answer (RFC 9112 §9.6).
-async fn linger<IO: Transport>(conn: &Conn<IO>) {
+/// it with a reset, and the client might lose the answer (RFC 9112 §9.6). If it `waits` not, only
+/// what came already is thrown away.
+async fn linger<IO: Transport>(conn: &Conn<IO>, waits: bool) {
     if !shut(conn).await {
         return;
     }
@@ -249,10 +281,11 @@ async fn linger<IO: Transport>(conn: &Conn<IO>) {
         let mut state = conn.lock();
         loop {
             state.input.clear();
-            match ready!(state.poll_read(cx))? {
-                0 => return Poll::Ready(Ok(())),
-                len if len > left => return Poll::Ready(Ok(())),
-                len => left -= len,
+            match state.poll_read(cx)? {
+                Poll::Pending if waits => return Poll::Pending,
+                Poll::Pending | Poll::Ready(0) => return Poll::Ready(Ok(())),
+                Poll::Ready(len) if len > left => return Poll::Ready(Ok(())),
+                Poll::Ready(len) => left -= len,
             }
         }
     });

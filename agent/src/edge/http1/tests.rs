@@ -2,6 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests fail by panicking")]
 
+mod apps;
+mod lasting;
+mod limits;
+
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -17,7 +21,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::edge::{BodyError, RecvBody, Reject, Service};
+use crate::edge::{BodyError, RecvBody, Reject, Service, Transport};
 
 type TestBody = BoxBody<Bytes, BodyError>;
 
@@ -38,6 +42,15 @@ impl App {
         let answer = match parts.uri.path() {
             "/early" => Response::new(full("no")),
             "/never" => std::future::pending().await,
+            "/silent" => {
+                let silent = StreamBody::new(futures_util::stream::pending());
+                Response::new(BodyExt::boxed(silent))
+            }
+            // as over a link: another task reads the body
+            "/elsewhere" => {
+                tokio::spawn(body.collect());
+                std::future::pending().await
+            }
             "/echo" => Response::new(body.boxed()),
             "/close" => Response::builder().header("connection", "close").body(full("")).unwrap(),
             "/short" => Response::builder().header("content-length", 9).body(full("abc")).unwrap(),
@@ -79,6 +92,14 @@ impl Service for Arc<App> {
     }
 }
 
+fn serving<IO: Transport>(
+    io: IO, app: &Arc<App>, head: Duration, closing: &CancellationToken,
+) -> JoinHandle<Served> {
+    let (service, config, stop) =
+        (Arc::clone(app), Config { rest: Duration::from_secs(5), head }, closing.clone());
+    tokio::spawn(async move { serve(io, &service, &config, &stop).await })
+}
+
 struct Client {
     io: DuplexStream,
     server: JoinHandle<Served>,
@@ -95,9 +116,7 @@ impl Client {
         let app = Arc::<App>::default();
         let (io, server) = duplex(1 << 20);
         let closing = CancellationToken::new();
-        let (service, config, stop) =
-            (Arc::clone(&app), Config { rest: Duration::from_secs(5), head }, closing.clone());
-        let server = tokio::spawn(async move { serve(server, &service, &config, &stop).await });
+        let server = serving(server, &app, head, &closing);
         Self { io, server, closing, app }
     }
 
@@ -174,7 +193,7 @@ async fn the_body_is_asked_for_once_it_is_wanted() {
     // an answer without the body: nothing is asked for, and the connection cannot go on
     client.send(&head.replace("/a", "/early")).await;
     let (answer, _) = client.rest().await;
-    assert_eq!(answer, "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nno");
+    assert_eq!(answer, "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nno");
 }
 
 #[tokio::test]
@@ -215,11 +234,8 @@ async fn heads_that_are_refused_end_the_connection() {
 #[tokio::test]
 async fn a_broken_body_is_an_error_and_not_an_end() {
     for (sent, why) in [
-        (
-            "3\r\nabc\r\nzz\r\n",
-            "broken: body is malformed: a chunk's size is no hexadecimal number",
-        ),
-        ("3\r\nabcd\r\n0\r\n\r\n", "broken: body is malformed: a chunk is longer than its size"),
+        ("3\r\nabc\r\nzz\r\n", "a chunk's size is no hexadecimal number"),
+        ("3\r\nabcd\r\n0\r\n\r\n", "a chunk is longer than its size"),
     ] {
         let mut client = Client::new();
         client.send("POST /a HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n").await;
@@ -227,8 +243,10 @@ async fn a_broken_body_is_an_error_and_not_an_end() {
         client.send("GET /smuggled HTTP/1.1\r\n\r\n").await;
         let app = Arc::clone(&client.app);
         let (answer, _) = client.rest().await;
-        assert!(answer.ends_with(why), "{answer}");
-        assert_eq!(*app.seen.lock().unwrap(), [format!("POST /a {why}")]);
+        assert!(answer.starts_with("HTTP/1.1 400 ") && answer.ends_with(why), "{answer}");
+        assert!(answer.contains("connection: close\r\n"), "{answer}");
+        let seen = format!("POST /a broken: body is malformed: {why}");
+        assert_eq!(*app.seen.lock().unwrap(), [seen]);
     }
 }
 

@@ -5,6 +5,7 @@ use http_body::Frame;
 
 use super::answer::{Ending, chunk_size, last_chunk};
 use super::conn::Output;
+use super::trailers;
 
 /// Puts a body into the form its head promised.
 pub(super) struct Writer {
@@ -46,8 +47,8 @@ impl Writer {
             Ok(data) => data,
             Err(other) => {
                 if let (Ending::Chunked, Ok(trailers)) = (self.ending, other.into_trailers()) {
-                    let trailers = Some(&trailers).filter(|_| self.trailers);
-                    last_chunk(output.buffer(), trailers);
+                    let trailers = trailers::forwarded(trailers).filter(|_| self.trailers);
+                    last_chunk(output.buffer(), trailers.as_ref());
                     self.ended = true;
                 }
                 return Ok(());

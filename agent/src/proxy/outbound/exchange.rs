@@ -72,9 +72,11 @@ pub(super) async fn serve(
         took: began.elapsed(),
         bytes: None,
     });
+    let ambiguous = matches!(outcome, Err(Refusal::BadRequest(_)));
     let mut response = outcome.unwrap_or_else(|refusal| refusal.response());
-    if !identified {
-        // who calls is asked once a connection: the next one may fare better
+    if !identified || ambiguous {
+        // who calls is asked once a connection: the next one may fare better; and after a request
+        // with two readings nothing on its connection has one
         let close = http::HeaderValue::from_static("close");
         response.headers_mut().insert(http::header::CONNECTION, close);
     }
