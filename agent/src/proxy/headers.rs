@@ -59,7 +59,7 @@ fn drop_claims(headers: &mut HeaderMap) {
     headers.remove(header::FORWARDED);
     // an underscore reads as a hyphen to many backends (CGI), so those spellings go as well
     drop_named(headers, |name| {
-        name.starts_with("x-mesh-") || name.starts_with("x-forwarded-")
+        name.contains('_') || name.starts_with("x-mesh-") || name.starts_with("x-forwarded-")
     });
 }
 

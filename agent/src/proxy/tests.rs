@@ -6,6 +6,7 @@ mod http_calls;
 mod lasting_calls;
 mod one_snapshot;
 mod recorder;
+mod resting;
 mod smuggling;
 mod tcp_calls;
 mod world;
