@@ -45,8 +45,9 @@ pub(super) const APP_CONNECT: Duration = Duration::from_secs(1);
 /// After this an idle connection is not used again: most servers close theirs later than that.
 pub(super) const APP_IDLE: Duration = Duration::from_secs(4);
 
-/// Idle connections kept for one application.
-pub(super) const APP_IDLE_MAX: usize = 64;
+/// Idle connections kept for one application: as many as it answered at once shortly before, or the
+/// next burst would pay for connecting anew.
+pub(super) const APP_IDLE_MAX: usize = 512;
 
 /// A connection closed before its request was read lingers so long, lest the answer be lost.
 pub(super) const LINGER: Duration = Duration::from_secs(1);

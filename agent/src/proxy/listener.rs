@@ -172,7 +172,8 @@ pub(super) async fn accept<F>(
         };
         match accepted {
             Ok((stream, from)) => {
-                let serving = serve(stream, from);
+                // boxed, or the task would hold its place once more at each step on the way in
+                let serving = Box::pin(serve(stream, from));
                 proxy.spawn(async move {
                     serving.await;
                     drop(place);

@@ -72,7 +72,8 @@ pub(super) async fn serve_explicit(
     proxy: Arc<Proxy>, stream: TcpStream, upstream: Arc<Upstream>, registered: Registered,
 ) {
     let source = proxy.identify(&stream, Some(&upstream));
-    let routes = proxy.routes(&upstream.target).await;
+    // boxed here and below: what is done once takes no place in a connection that lasts
+    let routes = Box::pin(proxy.routes(&upstream.target)).await;
     let is_http =
         routes.as_ref().is_ok_and(|(_, routes)| routes.protocol.is_some_and(|p| p.is_http()));
     if is_http {
@@ -80,7 +81,8 @@ pub(super) async fn serve_explicit(
         return serve_http(proxy, stream, source, target, registered).await;
     }
     registered.becomes(check(&source));
-    stream::serve(&proxy, stream, source, &upstream, routes, &registered.close).await;
+    let close = &registered.close;
+    Box::pin(stream::serve(&proxy, stream, source, &upstream, routes, close)).await;
 }
 
 /// A connection lasts as long as the host has the service that it acts as.

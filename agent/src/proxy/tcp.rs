@@ -245,6 +245,32 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn b_slow_what_moves_no_byte_is_seen_and_what_drips_is_not() {
+        let idle = Duration::from_secs(5);
+        let (mut client, io) = tokio::io::duplex(64);
+        let (mut io, moved) = counted(io);
+        let dripping = async {
+            for _ in 0..10 {
+                tokio::time::sleep(idle * 4 / 5).await;
+                client.write_u8(b'x').await.unwrap();
+                io.read_u8().await.unwrap();
+            }
+        };
+        tokio::select! {
+            () = dripping => {}
+            () = moved.stalled(idle) => panic!("it was not silent"),
+        }
+        // a reader that takes nothing: what cannot be written moves nothing either
+        let writing = async { drop(io.write_all(&[0; 100]).await) };
+        let began = tokio::time::Instant::now();
+        tokio::select! {
+            () = writing => panic!("there is no room for it"),
+            () = moved.stalled(idle) => {}
+        }
+        assert!(began.elapsed() <= idle * 2);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_silent_connection_ends() {
         let (_app, caller) = tokio::io::duplex(64);
         let (callee, _server) = tokio::io::duplex(64);

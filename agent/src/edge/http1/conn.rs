@@ -92,6 +92,10 @@ impl Output {
         len -= first;
         let data = len.min(self.data.len());
         self.data.advance(data);
+        if self.data.is_empty() {
+            // lets go of the buffer it was read into
+            self.data = Bytes::new();
+        }
         self.then.advance(len - data);
     }
 
@@ -319,6 +323,11 @@ impl<IO: Transport> State<IO> {
         if self.input.capacity() - self.input.len() < READ_LEAST {
             self.input.reserve(READ_SIZE);
         }
-        poll_read_buf(Pin::new(&mut self.io), cx, &mut self.input)
+        let read = poll_read_buf(Pin::new(&mut self.io), cx, &mut self.input);
+        // one that is waited for may be waited for long: it holds no buffer, if nobody shares it
+        if read.is_pending() && self.input.is_empty() && self.input.try_reclaim(READ_SIZE) {
+            self.input = BytesMut::new();
+        }
+        read
     }
 }

@@ -65,12 +65,14 @@ pub async fn serve<IO: Transport, S: Service>(
             }
             Next::Refuse(reject) => {
                 let answer = service.refuse(&reject);
-                let told = respond(conn, &Asked::nothing(), answer, false).await;
+                let asked = Asked::nothing();
+                let told = Box::pin(respond(conn, &asked, answer, false)).await;
                 linger(conn, true).await;
                 return if told.is_ok() { Served::Refused } else { Served::Gone };
             }
         };
-        match exchange(conn, service, *request, closing).await {
+        // boxed, so that a connection at rest does not hold the place of a call
+        match Box::pin(exchange(conn, service, *request, closing)).await {
             Ok(After::Next) => conn.lock().rest(),
             Ok(After::Close) => {
                 // in a drain it waits for nothing but what came already

@@ -48,7 +48,8 @@ async fn a_call_without_a_rule_gets_403_with_the_rule() {
 async fn a_kept_connection_is_denied_once_its_rule_is_gone() {
     let world = World::new().await;
     let mut client = Client::open(world.to_orders).await;
-    assert!(client.get("/").await.unwrap().0.starts_with("HTTP/1.1 200"));
+    let (head, body) = client.get("/").await.unwrap();
+    assert!(head.starts_with("HTTP/1.1 200"), "{head} {body}");
     world.deny("orders");
     assert!(client.get("/").await.unwrap().0.starts_with("HTTP/1.1 403"));
     world.stop().await;

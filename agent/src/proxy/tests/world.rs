@@ -1,8 +1,9 @@
 //! The world of the proxy's tests: two agents, applications behind them, and one CA.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use mesh_core::catalog::Health;
@@ -23,9 +24,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::*;
 
-/// A port that was free a moment ago.
+/// A port that was free a moment ago, on a loopback address that no other test takes one on.
 pub(super) async fn free_port() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    static NEXT: AtomicU16 = AtomicU16::new(1);
+    let [high, low] = NEXT.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+    let listener = TcpListener::bind((Ipv4Addr::new(127, 9, high, low), 0)).await.unwrap();
     listener.local_addr().unwrap()
 }
 
