@@ -14,6 +14,7 @@ mod handshakes;
 mod input;
 mod keys;
 mod long;
+mod readme;
 mod scale;
 mod security;
 mod servers;

@@ -139,11 +139,11 @@ impl Dev {
     async fn first_answers(&mut self, began: Instant) -> Result<(), CliError> {
         let port = self.block.port(hosts::inside(&HOSTS[0]), WEB_TO_ORDERS);
         let deadline = began + Duration::from_secs(30);
-        let kinds: [(&[(&str, &str)], &str, &str); 2] = [
-            (&[], "orders-v1", "first request through mTLS"),
-            (&[("x-canary", "1")], "orders-v2", "the canary"),
-        ];
-        for (headers, version, what) in kinds {
+        let canary = [("x-canary", "1")];
+        for (headers, version, what) in [
+            (&canary[..0], "orders-v1", "first request through mTLS"),
+            (&canary[..], "orders-v2", "the canary"),
+        ] {
             loop {
                 let last = match apps::get(port, "/", headers).await {
                     Ok((StatusCode::OK, body)) if body.starts_with(version) => break,

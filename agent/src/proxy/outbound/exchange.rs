@@ -237,7 +237,8 @@ impl Call<'_> {
         let local = endpoint.node == self.plan.snapshot.host.node;
         let sending = async {
             if local {
-                self.send_here(endpoint, body).await
+                // boxed, for calls that leave the host need not carry its state
+                Box::pin(self.send_here(endpoint, body)).await
             } else {
                 self.send_over_link(endpoint, body, &flight).await
             }
