@@ -34,11 +34,12 @@ pub enum RunError {
     },
     /// No address under which others could dial this host.
     #[error(
-        "cannot tell this host's address towards the servers {servers:?}: set address in agent.toml"
+        "cannot tell this host's address towards the servers ({}): check their names, or set address in agent.toml",
+        tried.join("; ")
     )]
     Address {
-        /// The servers.
-        servers: Vec<String>,
+        /// Each server, and why not by it.
+        tried: Vec<String>,
     },
     /// No identity.
     #[error(transparent)]

@@ -21,6 +21,8 @@ pub enum Event {
     Hello(ServerHello1),
     /// A whole batch is here.
     Batch(MeshBatch),
+    /// The servers are others now.
+    Servers(Vec<String>),
     /// The server ends the stream, for this reason.
     Goodbye(String),
 }
@@ -66,6 +68,8 @@ impl Session {
             // A server that stops may say so at any time.
             ToAgent::Goodbye(goodbye) => Ok(Some(Event::Goodbye(goodbye.reason))),
             ToAgent::Batch(_) if !self.greeted => Err(ProtocolError::BeforeHello("a batch")),
+            ToAgent::Servers(_) if !self.greeted => Err(ProtocolError::BeforeHello("its servers")),
+            ToAgent::Servers(told) => Ok(Some(Event::Servers(told.servers))),
             ToAgent::Batch(batch) => self.begin(batch),
             ToAgent::Resource(resource) => self.add(resource),
         }
@@ -104,7 +108,7 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests fail by panicking")]
 
     use mesh_core::revision::Revision;
-    use mesh_core::stream::Goodbye1;
+    use mesh_core::stream::{Goodbye1, Servers1};
 
     use super::*;
     use crate::live::tests::endpoints;
@@ -127,6 +131,10 @@ mod tests {
         ToAgent::Resource(endpoints("db", Revision::new(1, 2)))
     }
 
+    fn servers() -> ToAgent {
+        ToAgent::Servers(Servers1 { servers: vec!["ctl-2:7300".to_owned()] })
+    }
+
     fn run(messages: Vec<ToAgent>) -> Result<Option<Event>, ProtocolError> {
         let mut session = Session::default();
         let mut last = Ok(None);
@@ -143,6 +151,8 @@ mod tests {
         let empty = run(vec![hello(), batch(0)]);
         assert!(matches!(empty, Ok(Some(Event::Batch(b))) if b.resources.is_empty()));
         assert!(matches!(run(vec![hello(), batch(2), resource()]), Ok(None)));
+        let told = run(vec![hello(), batch(0), servers()]);
+        assert!(matches!(told, Ok(Some(Event::Servers(all))) if all == ["ctl-2:7300"]));
         let again = run(vec![hello(), batch(0), batch(1), resource()]);
         assert!(matches!(again, Ok(Some(Event::Batch(_)))));
     }
@@ -153,6 +163,7 @@ mod tests {
         assert!(matches!(run(vec![goodbye]), Ok(Some(Event::Goodbye(_)))));
         let cases = [
             (vec![batch(0)], ProtocolError::BeforeHello("a batch")),
+            (vec![servers()], ProtocolError::BeforeHello("its servers")),
             (vec![resource()], ProtocolError::NoBatch),
             (vec![hello(), hello()], ProtocolError::SecondHello),
             (vec![hello(), resource()], ProtocolError::NoBatch),

@@ -161,7 +161,7 @@ impl Streamer {
             Some(Event::Hello(hello)) => hello,
             Some(Event::Goodbye(reason)) => return Err(Ended::Goodbye(reason)),
             // The session lets nothing else come first.
-            Some(Event::Batch(_)) | None => return Err(Ended::Closed),
+            Some(Event::Batch(_) | Event::Servers(_)) | None => return Err(Ended::Closed),
         };
         let heartbeat = heartbeat(&hello);
         self.greeted(receiver.server().to_owned(), &hello);
@@ -202,6 +202,10 @@ impl Streamer {
             // The session refuses a second one.
             Event::Hello(_) => Ok(()),
             Event::Goodbye(reason) => Err(Ended::Goodbye(reason)),
+            Event::Servers(servers) => {
+                self.clients.told(&servers);
+                Ok(())
+            }
             Event::Batch(batch) => self.apply(open, batch).await,
         }
     }

@@ -1,6 +1,7 @@
 //! What an agent needs before its first task.
 
 use std::fs::File;
+use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket};
 use std::path::Path;
 
@@ -45,18 +46,42 @@ pub(super) fn advertised(config: &Config) -> Result<IpAddr, RunError> {
     if !config.inbound.ip().is_unspecified() {
         return Ok(config.inbound.ip());
     }
-    let unknown = || RunError::Address { servers: config.servers.clone() };
-    config.servers.iter().find_map(|server| address_towards(server)).ok_or_else(unknown)
+    let mut tried = Vec::new();
+    for server in &config.servers {
+        match address_towards(server) {
+            Ok(address) => return Ok(address),
+            Err(why) => tried.push(format!("{server}: {why}")),
+        }
+    }
+    Err(RunError::Address { tried })
 }
 
 /// The address from which packets to `server` would leave. Sends none.
-fn address_towards(server: &str) -> Option<IpAddr> {
-    let target = server.to_socket_addrs().ok()?.next()?;
+fn address_towards(server: &str) -> io::Result<IpAddr> {
+    let unknown = || io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    let target = server.to_socket_addrs()?.next().ok_or_else(unknown)?;
     let any: SocketAddr = match target {
         SocketAddr::V4(_) => ([0, 0, 0, 0], 0).into(),
         SocketAddr::V6(_) => ([0u16; 8], 0).into(),
     };
-    let socket = UdpSocket::bind(any).ok()?;
-    socket.connect(target).ok()?;
-    socket.local_addr().ok().map(|address| address.ip()).filter(|ip| !ip.is_unspecified())
+    let socket = UdpSocket::bind(any)?;
+    socket.connect(target)?;
+    let address = socket.local_addr()?.ip();
+    if address.is_unspecified() { Err(unknown()) } else { Ok(address) }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+    use super::*;
+
+    #[test]
+    fn a_server_that_cannot_be_resolved_is_named_with_the_reason() {
+        let servers = vec!["ctl-1:port".to_owned(), "127.0.0.1:7300".to_owned()];
+        let mut config = Config::new("web-1".parse().unwrap(), servers, "/nowhere".into());
+        assert_eq!(advertised(&config).unwrap(), IpAddr::from([127, 0, 0, 1]));
+        config.servers.truncate(1);
+        let said = advertised(&config).unwrap_err().to_string();
+        assert!(said.contains("(ctl-1:port: invalid port value)"), "{said}");
+    }
 }

@@ -146,7 +146,7 @@ access    enforce
 healthy   1 of 2
 
 INSTANCE  NODE  AGENT          META       STATE
-orders-1  db-1  10.0.0.3:7443             critical: a health check fails
+orders-1  db-1  10.0.0.3:7443             critical: a check fails or has not passed yet
 orders-2  db-1  10.0.0.3:7443  version=2  healthy
 
 [service.orders]

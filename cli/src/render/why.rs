@@ -187,7 +187,7 @@ backend   orders (weight 90 of 100): allowed by allow.orders/readers at orders.t
   loser   deny.orders/no-batch at orders.toml:16@v3: the caller is not in from = [batch]
   endpoints 1 of 2 usable
     INSTANCE  NODE  AGENT          USABLE  WHY
-    orders-1  db-1  10.0.0.3:7443  no      critical: a health check fails
+    orders-1  db-1  10.0.0.3:7443  no      critical: a check fails or has not passed yet
     orders-2  db-1  10.0.0.3:7443  yes     healthy";
         assert_eq!(why(&query, &answer), want);
     }

@@ -166,7 +166,7 @@ impl EndpointState {
         match self {
             Self::Healthy => "healthy",
             Self::Suspect => "suspect: its node stopped answering together with many others",
-            Self::Critical => "critical: a health check fails",
+            Self::Critical => "critical: a check fails or has not passed yet",
             Self::Draining => "draining: it is being taken out of service",
             Self::Gone => "gone: its node's lease expired",
         }

@@ -152,6 +152,8 @@ messages! {
         Resource(Resource) = (3, 1);
         /// The server ends the stream and says why; the agent tries another server.
         Goodbye(Goodbye1) = (4, 1);
+        /// The servers are others than the hello, or the last such message, said.
+        Servers(Servers1) = (5, 1);
     }
 }
 
@@ -207,6 +209,14 @@ pub struct Batch1 {
 pub struct Goodbye1 {
     /// For the log.
     pub reason: String,
+}
+
+/// See [`ToAgent::Servers`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Servers1 {
+    /// API addresses of all servers, as `host:port`, to reconnect to.
+    pub servers: Vec<String>,
 }
 
 /// See [`ToServer::Hello`].

@@ -135,7 +135,7 @@ mod tests {
     use mesh_core::limits::STREAM_MESSAGE_BYTES_MAX;
     use mesh_core::resource::Resource;
     use mesh_core::revision::Revision;
-    use mesh_core::stream::{Ack1, Batch1, Goodbye1};
+    use mesh_core::stream::{Ack1, Batch1, Goodbye1, Servers1};
     use mesh_core::trust::Bundle;
 
     use super::*;
@@ -153,6 +153,7 @@ mod tests {
         let sent = vec![
             ToAgent::Batch(batch),
             ToAgent::Resource(resource),
+            ToAgent::Servers(Servers1 { servers: vec!["ctl-2:7300".to_owned()] }),
             ToAgent::Goodbye(Goodbye1 { reason: "moving".to_owned() }),
         ];
         let bytes: Vec<u8> = sent.iter().flat_map(|m| encode(m).unwrap()).collect();

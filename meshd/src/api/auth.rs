@@ -17,12 +17,17 @@ use crate::tokens;
 /// The principal of a request. A token, where one is shown, is what counts.
 ///
 /// # Errors
-/// 401 for a token that is not good: it is never passed over in favour of less.
+/// 401 for a token that is not good: it is never passed over in favour of less. 503 for any token
+/// while this server has no state.
 pub(super) fn authenticate(
     server: &Server, headers: &HeaderMap, peer: Option<&Peer>,
 ) -> Result<Principal, Failure> {
     let (state, now) = (server.node.state(), clock::now());
     if let Some(value) = headers.get(header::AUTHORIZATION) {
+        if state.mesh.is_none() {
+            // one that has just joined knows no token yet: another server may
+            return Err(Failure::not_initialised());
+        }
         let token = value.to_str().ok().and_then(bearer);
         return token.and_then(|token| by_token(&state, token, now)).ok_or_else(invalid_token);
     }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use mesh_core::catalog::{KeyHash, Liveness, Node, NodePolicy};
 use mesh_core::command::SetLiveness1;
-use mesh_core::name::NodeName;
 use mesh_core::limits::RECONNECT_MS_MAX;
+use mesh_core::name::NodeName;
 use mesh_core::revision::Revision;
 use mesh_core::state::MeshState;
 use mesh_core::stream::{AgentHello1, Heartbeat1};

@@ -19,7 +19,7 @@ use mesh_core::name::{InstanceId, NodeName};
 use mesh_core::resource::ResourceKey;
 use mesh_core::revision::Revision;
 use mesh_core::state::MeshState;
-use mesh_core::stream::{AgentHello1, Batch1, Goodbye1, ServerHello1, ToAgent, ToServer};
+use mesh_core::stream::{AgentHello1, Batch1, Goodbye1, ServerHello1, Servers1, ToAgent, ToServer};
 use mesh_core::trust::Principal;
 use mesh_net::clock;
 use mesh_net::stream::{FrameReader, encode};
@@ -176,11 +176,18 @@ impl<'a> Link<'a> {
         let mut changed = node.changed();
         let mut cursor = self.cursor;
         let mut last_batch: Option<Instant> = None;
-        out.message(&ToAgent::Hello(self.hello(&node.state()))).await?;
+        let hello = self.hello(&node.state());
+        let mut told = hello.servers.clone();
+        out.message(&ToAgent::Hello(hello)).await?;
         loop {
             changed.borrow_and_update();
             let state = node.state();
             self.check_caller(&state)?;
+            let servers = addresses(&state);
+            if servers != told {
+                told.clone_from(&servers);
+                out.message(&ToAgent::Servers(Servers1 { servers })).await?;
+            }
             let planned = {
                 let held = lock(&self.held);
                 let newest = wanted(&state, &self.caller.node, &held);
@@ -290,7 +297,7 @@ impl<'a> Link<'a> {
             revision: state.revision,
             heartbeat_ms: self.server.rules.heartbeat,
             lease_ms: self.server.rules.ttl,
-            servers: state.servers.values().map(|record| record.api_address.clone()).collect(),
+            servers: addresses(state),
         }
     }
 
@@ -369,6 +376,10 @@ impl Out {
         }
         Ok(())
     }
+}
+
+fn addresses(state: &MeshState) -> Vec<String> {
+    state.servers.values().map(|record| record.api_address.clone()).collect()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -206,6 +206,7 @@ impl Agent {
             tokio::select! {
                 event = self.next(&mut session, &mut receiver) => match event? {
                     Event::Batch(batch) => self.apply(&sender, &batch).await?,
+                    Event::Servers(_) => {}
                     Event::Goodbye(reason) => return Err(format!("goodbye: {reason}")),
                     Event::Hello(_) => return Err("a second hello".to_owned()),
                 },

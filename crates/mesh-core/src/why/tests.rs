@@ -174,7 +174,7 @@ fn endpoints_that_are_out_say_why() {
     };
     let said = |instance: &str, usable, why: &str| (instance.to_owned(), usable, why.to_owned());
     let subset = said("orders-1", false, "not in subset v2: its meta does not match");
-    let critical = said("orders-2", false, "critical: a health check fails");
+    let critical = said("orders-2", false, "critical: a check fails or has not passed yet");
     let (allowed, endpoints) = of(&world);
     assert!(allowed);
     assert_eq!(endpoints, [subset.clone(), critical.clone(), said("orders-3", true, "healthy")]);
