@@ -1,53 +1,16 @@
 //! A server whose disk is full: it says so, stops, and has lost nothing.
 
-use std::fs::{self, File};
-use std::io::Write;
-use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use mesh_tests::cluster::{Mesh, path};
 use mesh_tests::net::Net;
-use mesh_tests::process::run;
+use mesh_tests::tmpfs::Tmpfs;
 use mesh_tests::{Needs, has};
 
 use crate::turn;
 
 /// `EX_IOERR` of sysexits(3).
 const EXIT_DISK: i32 = 74;
-
-/// A small file system; unmounted when dropped, as soon as nobody uses it.
-struct Tmpfs(PathBuf);
-
-impl Tmpfs {
-    fn mount(at: &Path) -> Self {
-        fs::create_dir_all(at).unwrap();
-        let mut command = Command::new("mount");
-        command.args(["-t", "tmpfs", "-o", "size=8m,mode=0700", "tmpfs"]).arg(at);
-        let (code, output) = run(command, Duration::from_secs(10));
-        assert_eq!(code, Some(0), "mount: {output}");
-        Self(at.to_owned())
-    }
-
-    /// Takes all the room that is left.
-    fn fill(&self) -> PathBuf {
-        let path = self.0.join("filler");
-        let mut file = File::create(&path).unwrap();
-        for size in [1 << 20, 64 << 10, 4 << 10, 1] {
-            let chunk = vec![b'x'; size];
-            while file.write_all(&chunk).is_ok() {}
-        }
-        path
-    }
-}
-
-impl Drop for Tmpfs {
-    fn drop(&mut self) {
-        let mut command = Command::new("umount");
-        command.arg("-l").arg(&self.0);
-        let _result = run(command, Duration::from_secs(10));
-    }
-}
 
 /// Writes through the API; whether it was acknowledged.
 fn write(mesh: &Mesh, note: &str) -> bool {
@@ -64,7 +27,7 @@ fn a_full_disk_stops_a_server_and_loses_nothing() {
     }
     let mut mesh = Mesh::new(Net::new(&["ctl-1"]));
     let data = mesh.folder("ctl-1").join("data");
-    let disk = Tmpfs::mount(&data);
+    let disk = Tmpfs::mount(&data, "8m");
     mesh.add_server("ctl-1");
     let mut answered = Vec::new();
     for number in 0..5 {
@@ -72,7 +35,7 @@ fn a_full_disk_stops_a_server_and_loses_nothing() {
         assert!(write(&mesh, &note));
         answered.push(note);
     }
-    let filler = disk.fill();
+    disk.fill();
     let refused = (0..500).find(|number| {
         let note = format!("full-{number}");
         let good = write(&mesh, &note);
@@ -99,7 +62,7 @@ fn a_full_disk_stops_a_server_and_loses_nothing() {
     }
     mesh.server_mut("ctl-1").kill();
 
-    fs::remove_file(filler).unwrap();
+    disk.empty();
     mesh.start_server("ctl-1");
     let tokens = mesh.json(&["tokens", "--consistent"]).to_string();
     let lost = |note: &&String| !tokens.contains(&format!("\"{note}\""));

@@ -2,10 +2,11 @@
 //! `orders` (nginx, twice) and `cache` (redis). `web` may call both, `batch` nothing.
 
 use std::fs;
-use std::net::SocketAddr;
 use std::time::Duration;
 
-use mesh_tests::cluster::{Mesh, path};
+pub(crate) use mesh_tests::backends::local;
+use mesh_tests::backends::{nginx_that_tells, redis};
+use mesh_tests::cluster::Mesh;
 use mesh_tests::net::{Host, Net};
 use mesh_tests::process::Process;
 use mesh_tests::{Needs, eventually, has};
@@ -83,11 +84,6 @@ pub(crate) struct World {
     pub(crate) mesh: Mesh,
 }
 
-/// An address on the host's own loopback.
-pub(crate) fn local(port: u16) -> SocketAddr {
-    ([127, 0, 0, 1], port).into()
-}
-
 impl World {
     /// Starts it, or says why the test is skipped.
     pub(crate) fn start() -> Option<Self> {
@@ -100,7 +96,7 @@ impl World {
         let backends = vec![
             nginx(&mesh, &back, "orders-1", 8081),
             nginx(&mesh, &back, "orders-2", 8082),
-            redis(&mesh, &back),
+            redis(&back, &mesh.folder("redis"), 6379),
         ];
         mesh.add_agent("back", "orders,cache", BACKENDS);
         mesh.add_agent("front", "web,batch", CALLERS);
@@ -150,39 +146,7 @@ impl World {
     }
 }
 
-/// nginx on `host`, answering with its name, the request and the caller it was told of.
+/// The application `name` on `host`, which tells what it was asked and by whom.
 pub(crate) fn nginx(mesh: &Mesh, host: &Host, name: &str, port: u16) -> Process {
-    let dir = mesh.folder(name);
-    let at = dir.display();
-    let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
-    let temporary: String =
-        temporary.iter().map(|kind| format!("{kind}_temp_path {at}/{kind};\n")).collect();
-    let text = format!(
-        "daemon off; master_process off; pid {at}/pid; error_log stderr warn;\n\
-         events {{ worker_connections 1024; }}\nhttp {{\naccess_log {at}/access.log;\n{temporary}\
-         server {{ listen 127.0.0.1:{port};\n\
-         location / {{ return 200 \"{name} $request_uri $http_x_mesh_caller $http_x_marker\"; }}\n\
-         }}\n}}\n"
-    );
-    fs::write(dir.join("nginx.conf"), text).unwrap();
-    let mut command = host.command("nginx");
-    command.args(["-p", path(&dir), "-c", path(&dir.join("nginx.conf"))]);
-    let process = Process::start(command, &dir.join("log"));
-    listening(host, port);
-    process
-}
-
-fn redis(mesh: &Mesh, host: &Host) -> Process {
-    let dir = mesh.folder("redis");
-    let mut command = host.command("redis-server");
-    command.args(["--bind", "127.0.0.1", "--port", "6379", "--save", "", "--dir", path(&dir)]);
-    let process = Process::start(command, &dir.join("log"));
-    listening(host, 6379);
-    process
-}
-
-fn listening(host: &Host, port: u16) {
-    eventually("the backend listens", Duration::from_secs(10), || {
-        host.run(|| std::net::TcpStream::connect(local(port)).ok()).map(drop)
-    });
+    nginx_that_tells(host, &mesh.folder(name), name, port)
 }

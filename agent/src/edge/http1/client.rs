@@ -237,7 +237,7 @@ where
     }
 
     fn answered(self, mut state: State<TcpStream>, reply: Reply) -> Response<RecvBody> {
-        state.expect(reply.ending);
+        state.receives(reply.ending);
         let length = match reply.ending {
             Ending::Length(length) => Some(length),
             Ending::None => Some(0),

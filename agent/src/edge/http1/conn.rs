@@ -164,7 +164,7 @@ impl<IO: Transport> State<IO> {
     }
 
     /// Expects a body that ends as `ending` says.
-    pub(super) fn expect(&mut self, ending: Ending) {
+    pub(super) fn receives(&mut self, ending: Ending) {
         self.body = match ending {
             Ending::None | Ending::Length(0) => Remaining::Nothing,
             Ending::Length(length) => Remaining::Length(length),

@@ -61,7 +61,7 @@ async fn b_limits_requests_ahead_are_taken_within_bounds() {
 async fn b_slow_a_body_in_bytes_takes_no_buffer_for_each() {
     let (mut io, server) = duplex(64);
     let mut state = State::new(server);
-    state.expect(Ending::Length(1_000));
+    state.receives(Ending::Length(1_000));
     let mut frames = Vec::new();
     for _ in 0..1_000 {
         io.write_all(b"x").await.unwrap();
@@ -77,7 +77,7 @@ async fn b_slow_a_body_in_bytes_takes_no_buffer_for_each() {
 async fn b_limits_a_body_that_is_waited_for_holds_no_buffer() {
     let (mut io, server) = duplex(64);
     let mut state = State::new(server);
-    state.expect(Ending::Chunked);
+    state.receives(Ending::Chunked);
     for part in ["", "1\r\na\r\n", "1\r\nb\r\n1\r\nc\r\n"] {
         io.write_all(part.as_bytes()).await.unwrap();
         let mut held = Vec::new();

@@ -51,7 +51,7 @@ fn rule(
     let http = table.get("http").map(|value| http(walk, value)).unwrap_or_default();
     let mode = table.get("mode").and_then(|v| walk.choice("mode", v, &MODES)).unwrap_or_default();
     let named = given.is_some();
-    let id = RuleId { kind, service: service?, name: name.unwrap_or_else(placeholder) };
+    let id = RuleId { kind, service: service?, name: name.unwrap_or_else(provisional) };
     let mut rule = Rule { id, named, from, http, mode, origin: walk.origin(&table.span) };
     if !named {
         rule.id.name = content_name(&rule);
@@ -134,8 +134,8 @@ fn sort<T: Ord>(items: &mut Vec<T>) {
     items.dedup();
 }
 
-/// Stands in for a name until the content's is known, or when the name given was refused.
-fn placeholder() -> RuleName {
+/// The name until the content's is known, or where the one given was refused, and so the file is.
+fn provisional() -> RuleName {
     name("h-0")
 }
 
