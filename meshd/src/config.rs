@@ -37,6 +37,8 @@ pub struct Config {
     pub profile: Timing,
     /// Log entries between two checkpoints (100 to 10,000,000).
     pub checkpoint_every: u64,
+    /// Bytes of log entries between two checkpoints (1 MiB to 1 GiB).
+    pub checkpoint_bytes: usize,
     /// How often agents heartbeat.
     pub heartbeat: Duration,
     /// After how long without a heartbeat a node's lease expires; at least twice `heartbeat`.
@@ -87,6 +89,7 @@ impl Config {
             kek: KekSource::File(PathBuf::from("/etc/mesh/kek")),
             profile: Timing::default(),
             checkpoint_every: 10_000,
+            checkpoint_bytes: 32 << 20,
             heartbeat: Duration::from_secs(3),
             lease: Duration::from_secs(10),
             limits: Limits::default(),
@@ -115,7 +118,7 @@ impl Config {
 /// Every setting.
 pub(crate) static SETTINGS: Table = Table { env: "MESHD", keys: &KEYS };
 
-const KEYS: [Key; 15] = [
+const KEYS: [Key; 16] = [
     Key::new("name", Kind::Text, "\"ctl-1\"", "Name of this server [default: the host's name]"),
     Key::new("data_dir", Kind::Text, "\"/var/lib/meshd\"", "Where log, state and keys are kept"),
     Key::new("api", Kind::Text, "\"0.0.0.0:7300\"", "Listener of the API"),
@@ -135,6 +138,12 @@ const KEYS: [Key; 15] = [
     ),
     Key::new("profile", Kind::Text, "\"lan\"", "How far servers are from each other: lan or wan"),
     Key::new("checkpoint_every", Kind::Number, "10000", "Log entries between two checkpoints"),
+    Key::new(
+        "checkpoint_bytes",
+        Kind::Number,
+        "33554432",
+        "Bytes of log entries between two checkpoints",
+    ),
     Key::new("heartbeat", Kind::Text, "\"3s\"", "How often agents heartbeat"),
     Key::new("lease", Kind::Text, "\"10s\"", "After how long without a heartbeat a node is gone"),
     Key::new("log", Kind::Text, "\"info\"", "What is logged"),

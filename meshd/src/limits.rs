@@ -128,6 +128,8 @@ pub(crate) mod raft {
     use mesh_core::limits::RESTORE_BYTES_MAX;
 
     pub(crate) const CHECKPOINTS_KEPT: usize = 2;
+    /// How often the log's bytes are looked at.
+    pub(crate) const COMPACT_EVERY: Duration = Duration::from_secs(1);
     pub(crate) const MANIFEST_BYTES_MAX: u64 = 1 << 20;
     pub(crate) const CHECKPOINT_BYTES_MAX: u64 = RESTORE_BYTES_MAX as u64;
     pub(crate) const RETRY_PAUSE: Duration = Duration::from_millis(50);

@@ -26,6 +26,7 @@ pub(crate) struct Metrics {
     leader: Gauge,
     applied: Gauge,
     term: Gauge,
+    log_bytes: Gauge,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -48,6 +49,7 @@ impl Metrics {
             leader: Gauge::default(),
             applied: Gauge::default(),
             term: Gauge::default(),
+            log_bytes: Gauge::default(),
         };
         let Self {
             requests,
@@ -60,6 +62,7 @@ impl Metrics {
             leader,
             applied,
             term,
+            log_bytes,
         } = metrics.clone();
         registry.register("meshd_api_requests", "API requests by route and status", requests);
         registry.register(
@@ -79,6 +82,11 @@ impl Metrics {
         registry.register("meshd_raft_leader", "1 if this server leads", leader);
         registry.register("meshd_raft_applied_index", "Last log index applied", applied);
         registry.register("meshd_raft_term", "Raft term", term);
+        registry.register(
+            "meshd_raft_log_bytes",
+            "Bytes of log entries held in memory and on disk",
+            log_bytes,
+        );
         metrics
     }
 
@@ -99,5 +107,6 @@ impl Metrics {
         self.leader.set(i64::from(metrics.role == crate::raft::Role::Leader));
         self.applied.set(number(metrics.applied.unwrap_or(0)));
         self.term.set(number(metrics.term));
+        self.log_bytes.set(i64::try_from(metrics.log_bytes).unwrap_or(i64::MAX));
     }
 }

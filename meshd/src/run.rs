@@ -179,6 +179,7 @@ pub(crate) fn parts(
     let options = Options {
         timing: config.profile,
         checkpoint_every: config.checkpoint_every,
+        checkpoint_bytes: config.checkpoint_bytes,
         ..Options::default()
     };
     Parts {

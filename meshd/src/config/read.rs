@@ -38,6 +38,11 @@ impl Reader<'_> {
             .0
             .value("checkpoint_every", entries, |t| within(t, 100, 10_000_000))
             .map_or(config.checkpoint_every, |n| n as u64);
+        let bytes = "a number from 1048576 to 1073741824 such as";
+        config.checkpoint_bytes = self
+            .0
+            .value("checkpoint_bytes", bytes, |t| within(t, 1 << 20, 1 << 30))
+            .unwrap_or(config.checkpoint_bytes);
         self.lease(&mut config);
         config.limits = self.limits();
         if let Some(log) = self.0.text("log") {

@@ -290,16 +290,34 @@ fn read_bounded(path: &Path, max: u64) -> Result<Vec<u8>, CheckpointError> {
     Ok(bytes)
 }
 
+/// Indices of the checkpoints below `root`, newest first. Changes nothing. Blocks.
+///
+/// # Errors
+/// `Io` if the directory cannot be read.
+pub(crate) fn indices(root: &Path) -> Result<Vec<u64>, CheckpointError> {
+    Ok(scan(root)?.0.into_iter().map(|(index, _, _)| index).collect())
+}
+
 /// Checkpoints below `root` as (index, term, path), newest first; leftovers of a crash are removed.
-fn list(root: &Path) -> Result<Vec<(u64, u64, PathBuf)>, CheckpointError> {
-    let mut found = Vec::new();
+fn list(root: &Path) -> Result<Vec<Found>, CheckpointError> {
+    let (found, leftovers) = scan(root)?;
+    leftovers.iter().try_for_each(|path| remove(path))?;
+    Ok(found)
+}
+
+/// Index, term and path of a checkpoint.
+type Found = (u64, u64, PathBuf);
+
+/// Checkpoints below `root`, newest first, and what a crash left half written.
+fn scan(root: &Path) -> Result<(Vec<Found>, Vec<PathBuf>), CheckpointError> {
+    let (mut found, mut leftovers) = (Vec::new(), Vec::new());
     for entry in fs::read_dir(root).map_err(|e| failed("read", root, e))? {
         let path = entry.map_err(|e| failed("read", root, e))?.path();
         let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
             continue;
         };
         if name.ends_with(".tmp") {
-            remove(&path)?;
+            leftovers.push(path);
         } else if let Some((index, term)) = name.split_once('-')
             && let (Ok(index), Ok(term)) = (index.parse(), term.parse())
         {
@@ -307,7 +325,7 @@ fn list(root: &Path) -> Result<Vec<(u64, u64, PathBuf)>, CheckpointError> {
         }
     }
     found.sort_by(|a, b| b.cmp(a));
-    Ok(found)
+    Ok((found, leftovers))
 }
 
 fn prune(root: &Path) -> Result<(), CheckpointError> {

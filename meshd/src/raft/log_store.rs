@@ -147,7 +147,10 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 }
 
 fn encode(value: &impl Serialize) -> io::Result<Bytes> {
-    rmp_serde::to_vec_named(value).map(Bytes::from).map_err(io::Error::other)
+    let mut bytes = rmp_serde::to_vec_named(value).map_err(io::Error::other)?;
+    // it is kept for long, and was grown by doubling
+    bytes.shrink_to_fit();
+    Ok(Bytes::from(bytes))
 }
 
 fn encode_mark(log_id: &LogIdOf<TypeConfig>) -> io::Result<Mark> {

@@ -5,7 +5,8 @@
 //! Reading order: [`Node`] is the handle. [`wal`] keeps the log on disk and [`log_store`] shows it
 //! to openraft; `machine` folds it into the state, `checkpoint` keeps that on disk and `backup`
 //! carries it elsewhere. `quorum` tells whether the leader has a majority behind it, `cluster` writes
-//! and reads through it, `members` changes who takes part. `wire` says what goes over the Raft port, `server` and `service` answer there,
+//! and reads through it, `members` changes who takes part, `compact` keeps
+//! the log short. `wire` says what goes over the Raft port, `server` and `service` answer there,
 //! `peers` and `network` ask.
 
 mod types;
@@ -37,6 +38,8 @@ mod network;
 mod cluster;
 
 mod members;
+
+mod compact;
 
 mod service;
 

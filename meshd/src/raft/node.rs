@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use super::backup::{BackupError, encode_backup};
 use super::checkpoint;
 use super::cluster::{Cluster, ProposeError, ReadError, check_size};
+use super::compact;
 use super::identity::{IdentityError, LOG, ServerIdentity};
 use super::log_store::LogStore;
 use super::machine::Machine;
@@ -99,7 +100,7 @@ impl Node {
             stop: CancellationToken::new(),
             options: parts.options,
         };
-        node.run(parts.listener, acceptor, asked);
+        node.run(parts.listener, acceptor, asked, parts.dir.join(checkpoint::DIR));
         if start == Start::Init {
             let (raft_address, api_address) = (parts.raft_address, parts.api_address);
             let first = ServerNode { name, raft_address, api_address };
@@ -114,16 +115,20 @@ impl Node {
 
     fn run(
         &self, listener: TcpListener, acceptor: tokio_rustls::TlsAcceptor,
-        asked: mpsc::Receiver<members::Asked>,
+        asked: mpsc::Receiver<members::Asked>, checkpoints: PathBuf,
     ) {
         let service = Service { cluster: Arc::clone(&self.cluster), app: Arc::clone(&self.app) };
         let serve = server::serve(listener, acceptor, Arc::new(service), self.stop.clone());
         let transfer_max = self.options.timing.transfer_deadline();
         let cluster = Arc::clone(&self.cluster);
         let change = members::run(cluster, asked, transfer_max, self.stop.clone());
+        let (cluster, bytes) = (Arc::clone(&self.cluster), self.options.checkpoint_bytes);
+        let compact =
+            compact::run(cluster, self.wal.clone(), checkpoints, bytes, self.stop.clone());
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         tasks.spawn(serve);
         tasks.spawn(change);
+        tasks.spawn(compact);
     }
 
     /// Makes this server the only voter of a cluster of one, unless it is in one.
@@ -319,6 +324,8 @@ impl Node {
             applied: metrics.last_applied.map(|id| id.index),
             checkpoint: metrics.snapshot.map(|id| id.index),
             purged: metrics.purged.map(|id| id.index),
+            // a log that failed holds nothing that counts
+            log_bytes: self.wal.state().map_or(0, |state| state.live_bytes),
         }
     }
 

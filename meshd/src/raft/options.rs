@@ -49,6 +49,8 @@ pub struct Options {
     pub timing: Timing,
     /// Log entries between two checkpoints. Default 10,000.
     pub checkpoint_every: u64,
+    /// Bytes of log entries between two checkpoints. Default 32 MiB.
+    pub checkpoint_bytes: usize,
     /// The log's.
     pub wal: wal::Options,
 }
@@ -56,7 +58,12 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         let timing = Timing::default();
-        Self { timing, checkpoint_every: 10_000, wal: wal::Options::default() }
+        Self {
+            timing,
+            checkpoint_every: 10_000,
+            checkpoint_bytes: 32 << 20,
+            wal: wal::Options::default(),
+        }
     }
 }
 

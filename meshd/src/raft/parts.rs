@@ -124,4 +124,6 @@ pub struct Metrics {
     pub checkpoint: Option<u64>,
     /// The last index the log dropped.
     pub purged: Option<u64>,
+    /// Bytes of the log's entries.
+    pub log_bytes: usize,
 }

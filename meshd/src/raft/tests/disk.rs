@@ -74,6 +74,46 @@ async fn a_corrupt_checkpoint_is_made_up_for_by_an_older_one_and_the_log() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn large_entries_do_not_stay_in_the_log() {
+    const ENTRY: usize = 64 << 10;
+    let options = Options { checkpoint_bytes: 1 << 20, ..Options::default() };
+    let mut world = World::of(3, options).await;
+    let large = |number: usize| {
+        let mut token = token(&format!("l{}", number % 4), TokenGrant::Api { role: Role::Viewer });
+        token.note = "x".repeat(ENTRY);
+        token
+    };
+    for number in 0..160 {
+        if number >= 4 {
+            let id = large(number).id;
+            world.nodes[&1].propose(admin(), CommandKind::DeleteToken1(id)).await.unwrap();
+        }
+        let write = CommandKind::CreateToken1(large(number));
+        world.nodes[&1].propose(admin(), write).await.unwrap();
+        // slower than the log's size is looked at, or no bound of it could be told
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let live = |node: &Node| node.metrics().log_bytes;
+    let written = 160 * ENTRY;
+    for (id, node) in &world.nodes {
+        until("the log is cut", || live(node) <= written / 2).await;
+        assert!(node.metrics().purged.is_some(), "server {id}");
+    }
+    world.converge().await;
+    let before = world.nodes[&1].state();
+    for id in 1..=3 {
+        world.halt(id).await;
+    }
+    for id in 1..=3 {
+        world.boot(id, Start::Resume).await.unwrap();
+    }
+    world.leader().await;
+    world.nodes[&1].linearizable(Duration::from_secs(5)).await.unwrap();
+    assert_eq!(world.nodes[&1].state(), before);
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_server_without_its_log_does_not_start() {
     let mut world = World::new(Options::default()).await;
     world.halt(1).await;

@@ -241,6 +241,16 @@ impl Wal {
         Ok(fitting.map(|(index, body)| (*index, body.clone())).collect())
     }
 
+    /// Bytes of the entries after `index`, or of all. Looks at each of them.
+    ///
+    /// # Errors
+    /// Why the log is over.
+    pub fn bytes_after(&self, index: Option<u64>) -> Result<usize, WalError> {
+        let state = self.shared().lock()?;
+        let first = index.map_or(0, |index| index.saturating_add(1));
+        Ok(state.image.entries.range(first..).map(|(_, body)| body.len()).sum())
+    }
+
     /// Vote, marks and ends of the log.
     ///
     /// # Errors
