@@ -4,6 +4,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::thread::available_parallelism;
 use std::time::Duration;
 
 use mesh_core::name::NodeName;
@@ -13,6 +14,7 @@ use mesh_net::settings::{self, Key, Kind, Table};
 pub use mesh_net::settings::{Settings, SettingsError as ConfigError, Wrong};
 pub use mesh_net::telemetry::LogFormat;
 
+use crate::limits::proxy::WORKERS_MAX;
 pub use crate::proxy::{AccessLog, LocalCallers};
 
 /// What the agent goes by, fixed for the life of the process.
@@ -44,6 +46,8 @@ pub struct Config {
     pub zone: String,
     /// Where cgroup v2 is mounted; `None` looks for it.
     pub cgroup_root: Option<PathBuf>,
+    /// Threads that carry calls (1 to 64).
+    pub workers: usize,
     /// Bounds.
     pub limits: Limits,
     /// Which calls are logged.
@@ -86,6 +90,7 @@ impl Config {
             local_callers: LocalCallers::default(),
             zone: "mesh".to_owned(),
             cgroup_root: None,
+            workers: available_parallelism().map_or(1, usize::from).min(WORKERS_MAX),
             limits: Limits::default(),
             access_log: AccessLog::default(),
             log: "info".to_owned(),
@@ -115,7 +120,7 @@ impl Config {
 /// Every setting.
 pub(crate) static SETTINGS: Table = Table { env: "MESH_AGENT", keys: &KEYS };
 
-const KEYS: [Key; 18] = [
+const KEYS: [Key; 19] = [
     Key::new("node", Kind::Text, "\"web-7\"", "Name of this node [default: the host's name]"),
     Key::new("servers", Kind::List, "[\"ctl-1:7300\"]", "Control servers, as host:port"),
     Key::new("token_file", Kind::Text, "\"/etc/mesh/join.token\"", "File with the join token"),
@@ -139,6 +144,7 @@ const KEYS: [Key; 18] = [
     Key::new("local_callers", Kind::Text, "\"deny\"", "Callers that are no service: deny or node"),
     Key::new("zone", Kind::Text, "\"mesh\"", "DNS zone of the mesh's names"),
     Key::new("cgroup_root", Kind::Text, "\"/sys/fs/cgroup\"", "Where cgroup v2 is mounted"),
+    Key::new("workers", Kind::Number, "2", "Threads that carry calls [default: one per core]"),
     Key::new("access_log", Kind::Text, "\"failed\"", "Which calls are logged: off, failed or all"),
     Key::new("log", Kind::Text, "\"info\"", "What is logged"),
     Key::new("log_format", Kind::Text, "\"text\"", "How it is logged: text or json"),
@@ -179,6 +185,11 @@ impl Reader<'_> {
             .unwrap_or_default();
         config.zone = self.0.value("zone", "a DNS name such as", zone).unwrap_or(config.zone);
         config.cgroup_root = self.0.path("cgroup_root");
+        let some = "a number from 1 to 64 such as";
+        config.workers = self
+            .0
+            .value("workers", some, |t| settings::within(t, 1..=WORKERS_MAX))
+            .unwrap_or(config.workers);
         config.limits = self.limits();
         let calls = |text: &str| match text {
             "off" => Some(AccessLog::Off),

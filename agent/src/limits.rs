@@ -125,10 +125,12 @@ pub(crate) mod proxy {
     pub(crate) const REBIND_PAUSE: Duration = Duration::from_secs(5);
     /// After accept failed for want of descriptors or memory.
     pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-    /// Links kept at most; beyond it idle ones are closed.
+    /// Links kept at most, by all workers together; beyond it idle ones are closed.
     pub(crate) const LINKS_MAX: usize = 4_096;
-    /// Of which so many at once, lest all be made anew.
-    pub(crate) const EVICTED_MAX: usize = LINKS_MAX / 16;
+    /// Of which this part at once, lest all be made anew.
+    pub(crate) const LINKS_EVICTED: usize = 16;
+    /// Threads that carry calls.
+    pub(crate) const WORKERS_MAX: usize = 64;
     /// Endpoints tried for one call, when the ones before surely saw nothing of it.
     pub(crate) const EXCHANGE_TRIES: usize = 3;
     /// Times that the way is found anew because a route leads to a service not known yet.

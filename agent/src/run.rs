@@ -233,6 +233,7 @@ impl Parts {
             inbound: self.config.inbound,
             http: self.config.http,
             zone: self.config.zone.clone(),
+            workers: self.config.workers,
             limits: ProxyLimits {
                 connections_max: open_files::connections(limits.connections, open_files::raise()),
                 drain: limits.drain,

@@ -202,20 +202,25 @@ impl Proxy {
 }
 
 /// Checks what is open at every change of the snapshot, until the proxy ends.
-pub(super) async fn recheck(proxy: Arc<Proxy>, mut changed: watch::Receiver<u64>) {
+pub(super) async fn recheck(workers: Arc<[Arc<Proxy>]>, mut changed: watch::Receiver<u64>) {
     loop {
         tokio::select! {
             changed = changed.changed() => if changed.is_err() { return },
             () = tokio::time::sleep(APP_PRUNE_EVERY) => {
-                proxy.apps.prune();
+                workers.iter().for_each(|worker| worker.apps.prune());
                 continue;
             }
         }
-        let snapshot = proxy.load();
-        proxy.endpoints.reconcile(&snapshot);
+        let snapshot = workers[0].load();
         let all = snapshot.endpoints.values().flat_map(|of| &of.endpoints);
-        proxy.links.reconcile(&all.map(|endpoint| endpoint.address).collect());
-        let closed = proxy.connections.recheck(&snapshot, &proxy.identities.trust());
+        let addresses = all.map(|endpoint| endpoint.address).collect();
+        let trust = workers[0].identities.trust();
+        let mut closed = 0;
+        for worker in &*workers {
+            worker.endpoints.reconcile(&snapshot);
+            worker.links.reconcile(&addresses);
+            closed += worker.connections.recheck(&snapshot, &trust);
+        }
         if closed > 0 {
             tracing::info!(closed, revision = %snapshot.revision, "closed connections that are now denied");
         }

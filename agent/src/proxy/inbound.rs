@@ -4,7 +4,8 @@
 //! Calls from the same host come through [`Proxy::answer`] and [`Proxy::take_tcp`] as well, so
 //! they pass the same stages.
 
-use std::net::SocketAddr;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
@@ -16,7 +17,7 @@ use mesh_core::path;
 use mesh_core::resource::Protocol;
 use mesh_core::snapshot::{Health, HostedInstance, ProxySnapshot};
 use mesh_net::tls::{self, ClientAuth, PeerIdentity, Resolver, TlsError};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsAcceptor;
 
@@ -27,7 +28,8 @@ use super::connections::{Asked, Check, Registered};
 use super::observe::{Record, Side};
 use super::outbound::short;
 use super::refusal::Refusal;
-use super::{headers, listener, pool, tcp};
+use super::worker::{self, Share};
+use super::{headers, pool, tcp};
 use crate::edge::RecvBody;
 use crate::edge::http1::{self, SendError};
 use crate::identity::Identities;
@@ -56,13 +58,17 @@ pub(super) fn acceptor(identities: &Arc<Identities>) -> Result<TlsAcceptor, TlsE
 }
 
 /// Serves other agents until the proxy closes.
-pub(super) async fn serve(proxy: Arc<Proxy>, listener: TcpListener, acceptor: TlsAcceptor) {
-    let stop = proxy.closing.clone();
-    let serve = |stream, from| {
+///
+/// # Errors
+/// If the listener cannot be shared.
+pub(super) fn serve(
+    workers: &[Arc<Proxy>], listener: &TcpListener, acceptor: TlsAcceptor,
+) -> io::Result<()> {
+    let serve = move |proxy: Arc<Proxy>, stream, from| {
         let registered = proxy.connections.register(Check::Opening);
-        serve_connection(Arc::clone(&proxy), stream, from, acceptor.clone(), registered)
+        serve_connection(proxy, stream, from, acceptor.clone(), registered)
     };
-    listener::accept(&proxy, &listener, &stop, serve).await;
+    worker::accept(workers, listener, Share::Even, &workers[0].closing, serve)
 }
 
 async fn serve_connection(

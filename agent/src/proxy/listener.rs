@@ -1,20 +1,21 @@
-//! Listeners: bound once, kept while wanted, and each accepting under a cap.
+//! Listeners: bound once, and kept while wanted.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
 use mesh_core::name::{InstanceId, ServiceName};
 use mesh_core::snapshot::ProxySnapshot;
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::connections::Check;
+use super::worker::{self, Share};
 use super::{Proxy, outbound};
-use crate::limits::proxy::{ACCEPT_PAUSE, BACKLOG, REBIND_PAUSE};
+use crate::limits::proxy::{BACKLOG, REBIND_PAUSE};
 
 /// An explicit port: which instance it serves, and whom it calls.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,21 +49,22 @@ struct Running {
 }
 
 /// Binds `address` for listening.
-pub(super) async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+pub(super) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     // a listener in TIME_WAIT of an earlier process must not keep this one from starting; a live
     // listener on the port still does
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
-    socket.listen(BACKLOG)
+    socket.listen(BACKLOG)?.into_std()
 }
 
 /// Keeps the explicit ports as the snapshot has them, until the proxy ends.
-pub(super) async fn follow(proxy: Arc<Proxy>, states: watch::Sender<Vec<ListenerState>>) {
+pub(super) async fn follow(workers: Arc<[Arc<Proxy>]>, states: watch::Sender<Vec<ListenerState>>) {
+    let proxy = &workers[0];
     let mut changed = proxy.live.changed();
     let mut running: BTreeMap<SocketAddr, Running> = BTreeMap::new();
     loop {
-        let failed = reconcile(&proxy, &mut running, &states).await;
+        let failed = reconcile(&workers, &mut running, &states);
         let retry = async {
             if failed {
                 tokio::time::sleep(REBIND_PAUSE).await;
@@ -82,11 +84,11 @@ pub(super) async fn follow(proxy: Arc<Proxy>, states: watch::Sender<Vec<Listener
 }
 
 /// Starts and stops listeners; says whether one could not be bound.
-async fn reconcile(
-    proxy: &Arc<Proxy>, running: &mut BTreeMap<SocketAddr, Running>,
+fn reconcile(
+    workers: &[Arc<Proxy>], running: &mut BTreeMap<SocketAddr, Running>,
     states: &watch::Sender<Vec<ListenerState>>,
 ) -> bool {
-    let wanted = wanted(&proxy.load());
+    let wanted = wanted(&workers[0].load());
     running.retain(|address, listener| {
         let keep = wanted.get(address) == Some(&listener.upstream);
         if !keep {
@@ -98,9 +100,8 @@ async fn reconcile(
     for (address, upstream) in wanted {
         let error = match running.entry(address) {
             Entry::Occupied(_) => None,
-            Entry::Vacant(place) => match bind(address).await {
-                Ok(listener) => {
-                    let stop = start(proxy, listener, upstream.clone());
+            Entry::Vacant(place) => match start(workers, address, upstream.clone()) {
+                Ok(stop) => {
                     place.insert(Running { upstream: upstream.clone(), stop });
                     None
                 }
@@ -134,55 +135,16 @@ fn wanted(snapshot: &ProxySnapshot) -> BTreeMap<SocketAddr, Upstream> {
     wanted
 }
 
-fn start(proxy: &Arc<Proxy>, listener: TcpListener, upstream: Upstream) -> CancellationToken {
-    let stop = proxy.closing.child_token();
+fn start(
+    workers: &[Arc<Proxy>], address: SocketAddr, upstream: Upstream,
+) -> io::Result<CancellationToken> {
+    let listener = bind(address)?;
+    let stop = workers[0].closing.child_token();
     let upstream = Arc::new(upstream);
-    let accepting = {
-        let (proxy, stop) = (Arc::clone(proxy), stop.clone());
-        async move {
-            let accepted = |stream: TcpStream, _| {
-                let (proxy, upstream) = (Arc::clone(&proxy), Arc::clone(&upstream));
-                let registered = proxy.connections.register(Check::Opening);
-                outbound::serve_explicit(proxy, stream, upstream, registered)
-            };
-            accept(&proxy, &listener, &stop, accepted).await;
-        }
+    let serve = move |proxy: Arc<Proxy>, stream: TcpStream, _| {
+        let registered = proxy.connections.register(Check::Opening);
+        outbound::serve_explicit(proxy, stream, Arc::clone(&upstream), registered)
     };
-    proxy.spawn_accepting(accepting);
-    stop
-}
-
-/// Accepts until `stop`, each connection as a task of the proxy; at the cap new ones wait in the
-/// kernel's backlog.
-pub(super) async fn accept<F>(
-    proxy: &Arc<Proxy>, listener: &TcpListener, stop: &CancellationToken,
-    serve: impl Fn(TcpStream, SocketAddr) -> F,
-) where
-    F: Future<Output = ()> + Send + 'static,
-{
-    let places = Arc::new(Semaphore::new(proxy.limits.connections_max));
-    loop {
-        let accepted = async {
-            let place = Arc::clone(&places).acquire_owned().await;
-            (listener.accept().await, place)
-        };
-        let (accepted, place) = tokio::select! {
-            accepted = accepted => accepted,
-            () = stop.cancelled() => return,
-        };
-        match accepted {
-            Ok((stream, from)) => {
-                // boxed, or the task would hold its place once more at each step on the way in
-                let serving = Box::pin(serve(stream, from));
-                proxy.spawn(async move {
-                    serving.await;
-                    drop(place);
-                });
-            }
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept a connection");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
-    }
+    worker::accept(workers, &listener, Share::Near, &stop, serve)?;
+    Ok(stop)
 }

@@ -16,12 +16,15 @@ mod outbound;
 mod pool;
 mod refusal;
 mod tcp;
+mod worker;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use mesh_core::snapshot::ProxySnapshot;
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -31,6 +34,7 @@ pub use observe::{AccessLog, ProxyMetrics};
 use crate::callers::Callers;
 use crate::edge::http1;
 use crate::identity::Identities;
+use crate::limits::proxy::LINKS_MAX;
 use crate::live::Live;
 
 /// What a caller that is known but matches no service may do.
@@ -100,11 +104,14 @@ pub struct ProxyDeps {
     pub zone: String,
     /// Bounds.
     pub limits: ProxyLimits,
+    /// Threads that carry calls, at least one.
+    pub workers: usize,
     /// Ends the proxy: it drains, then stops.
     pub shutdown: CancellationToken,
 }
 
-/// Shared by every task of the proxy.
+/// One worker of the proxy, shared by all its tasks: what is config and what is counted belongs to
+/// the host, what was learned and what is pooled to the worker.
 #[derive(Debug)]
 pub(crate) struct Proxy {
     live: Arc<Live>,
@@ -119,13 +126,12 @@ pub(crate) struct Proxy {
     connections: Arc<connections::Connections>,
     links: pool::Links,
     apps: Arc<http1::Client>,
-    tasks: TaskTracker,
-    /// The loops that accept, so that the drain knows when nothing more comes.
+    /// The runtime that its tasks run on, and end with.
+    runtime: Handle,
+    /// What accepts, so that the drain knows when nothing more comes.
     accepting: TaskTracker,
     /// Stop accepting.
     closing: CancellationToken,
-    /// Stop everything: the drain is over.
-    ending: CancellationToken,
 }
 
 impl Proxy {
@@ -133,19 +139,13 @@ impl Proxy {
         self.live.load()
     }
 
-    /// Runs `work` as a task that [`ProxyHandle::stopped`] awaits, and that ends with the proxy.
-    fn spawn(self: &Arc<Self>, work: impl Future<Output = ()> + Send + 'static) {
-        let ending = self.ending.clone();
-        self.tasks.spawn(async move {
-            tokio::select! {
-                () = work => {}
-                () = ending.cancelled() => {}
-            }
-        });
+    /// Runs `work` as a task of this worker, which ends with the worker at the latest.
+    fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        self.runtime.spawn(work);
     }
 
     /// [`Self::spawn`] for a loop that accepts connections until [`Proxy::closing`].
-    fn spawn_accepting(self: &Arc<Self>, work: impl Future<Output = ()> + Send + 'static) {
+    fn spawn_accepting(&self, work: impl Future<Output = ()> + Send + 'static) {
         self.spawn(self.accepting.track_future(work));
     }
 }
@@ -153,7 +153,8 @@ impl Proxy {
 /// A running proxy.
 #[derive(Debug)]
 pub struct ProxyHandle {
-    proxy: Arc<Proxy>,
+    workers: Arc<[Arc<Proxy>]>,
+    threads: Vec<worker::Thread>,
     states: tokio::sync::watch::Receiver<Vec<ListenerState>>,
     inbound: SocketAddr,
     http: Option<SocketAddr>,
@@ -178,6 +179,9 @@ pub enum ProxyError {
         #[source]
         source: std::io::Error,
     },
+    /// A worker could not be started.
+    #[error("cannot start a worker of the proxy")]
+    Worker(#[source] std::io::Error),
     /// The TLS side could not be set up.
     #[error("cannot set up TLS for the inbound listener")]
     Tls(#[source] mesh_net::tls::TlsError),
@@ -188,7 +192,7 @@ pub enum ProxyError {
 /// # Errors
 /// [`ProxyError`] if a fixed listener cannot be had.
 pub async fn start(deps: ProxyDeps) -> Result<ProxyHandle, ProxyError> {
-    let inbound = listener::bind(deps.inbound).await.map_err(|source| ProxyError::Bind {
+    let inbound = listener::bind(deps.inbound).map_err(|source| ProxyError::Bind {
         address: deps.inbound,
         purpose: "connections from other agents",
         key: "inbound",
@@ -196,41 +200,57 @@ pub async fn start(deps: ProxyDeps) -> Result<ProxyHandle, ProxyError> {
     })?;
     let http = match deps.http {
         None => None,
-        Some(address) => Some(listener::bind(address).await.map_err(|source| {
-            ProxyError::Bind { address, purpose: "local HTTP calls", key: "http", source }
+        Some(address) => Some(listener::bind(address).map_err(|source| ProxyError::Bind {
+            address,
+            purpose: "local HTTP calls",
+            key: "http",
+            source,
         })?),
     };
     let acceptor = inbound::acceptor(&deps.identities).map_err(ProxyError::Tls)?;
-    let address_of = |l: &tokio::net::TcpListener| l.local_addr().ok();
-    let inbound_address = address_of(&inbound).unwrap_or(deps.inbound);
-    let http_address = http.as_ref().and_then(address_of);
-    let proxy = Arc::new(Proxy {
-        live: deps.live,
-        identities: deps.identities,
-        callers: deps.callers,
-        metrics: deps.metrics,
-        access_log: deps.access_log,
-        local_callers: deps.local_callers,
-        zone: deps.zone,
-        limits: deps.limits,
-        endpoints: endpoints::Endpoints::new(),
-        connections: connections::Connections::new(),
-        links: pool::Links::new(),
-        apps: Arc::default(),
-        tasks: TaskTracker::new(),
-        accepting: TaskTracker::new(),
-        closing: deps.shutdown.clone(),
-        ending: CancellationToken::new(),
-    });
-    proxy.spawn_accepting(inbound::serve(Arc::clone(&proxy), inbound, acceptor));
+    let inbound_address = inbound.local_addr().unwrap_or(deps.inbound);
+    let http_address = http.as_ref().and_then(|http| http.local_addr().ok());
+    let (workers, threads) = start_workers(&deps).map_err(ProxyError::Worker)?;
+    inbound::serve(&workers, &inbound, acceptor).map_err(ProxyError::Worker)?;
     if let Some(http) = http {
-        proxy.spawn_accepting(outbound::serve_http_listener(Arc::clone(&proxy), http));
+        outbound::serve_http_listener(&workers, &http).map_err(ProxyError::Worker)?;
     }
     let (sender, states) = tokio::sync::watch::channel(Vec::new());
-    proxy.spawn_accepting(listener::follow(Arc::clone(&proxy), sender));
-    let changed = proxy.live.changed();
-    proxy.spawn(connections::recheck(Arc::clone(&proxy), changed));
-    Ok(ProxyHandle { proxy, states, inbound: inbound_address, http: http_address })
+    let first = &workers[0];
+    first.spawn_accepting(listener::follow(Arc::clone(&workers), sender));
+    first.spawn(connections::recheck(Arc::clone(&workers), first.live.changed()));
+    Ok(ProxyHandle { workers, threads, states, inbound: inbound_address, http: http_address })
+}
+
+type Started = (Arc<[Arc<Proxy>]>, Vec<worker::Thread>);
+
+/// Starts the workers, one at least.
+fn start_workers(deps: &ProxyDeps) -> std::io::Result<Started> {
+    let (mut workers, mut threads) = (Vec::new(), Vec::new());
+    let accepting = TaskTracker::new();
+    let count = deps.workers.max(1);
+    for number in 0..count {
+        let (thread, runtime) = worker::start(number)?;
+        threads.push(thread);
+        workers.push(Arc::new(Proxy {
+            live: deps.live.clone(),
+            identities: deps.identities.clone(),
+            callers: deps.callers.clone(),
+            metrics: deps.metrics.clone(),
+            access_log: deps.access_log,
+            local_callers: deps.local_callers,
+            zone: deps.zone.clone(),
+            limits: deps.limits,
+            endpoints: endpoints::Endpoints::new(),
+            connections: connections::Connections::new(),
+            links: pool::Links::new(LINKS_MAX / count),
+            apps: Arc::default(),
+            runtime,
+            accepting: accepting.clone(),
+            closing: deps.shutdown.clone(),
+        }));
+    }
+    Ok((workers.into(), threads))
 }
 
 impl ProxyHandle {
@@ -252,23 +272,26 @@ impl ProxyHandle {
     /// Waits until the shutdown token is cancelled, what is in flight is done, or the drain's time
     /// is over; then ends what is left.
     pub async fn stopped(self) {
-        let Self { proxy, .. } = self;
-        proxy.closing.cancelled().await;
-        proxy.tasks.close();
-        proxy.accepting.close();
+        let Self { workers, threads, .. } = self;
+        let first = &workers[0];
+        first.closing.cancelled().await;
+        first.accepting.close();
         let draining = async {
             // in this order: what was accepted is registered, and local callers need links
-            proxy.accepting.wait().await;
-            proxy.connections.callers_gone().await;
-            proxy.links.close_gracefully();
-            proxy.connections.idle().await;
+            first.accepting.wait().await;
+            join_all(workers.iter().map(|worker| worker.connections.callers_gone())).await;
+            workers.iter().for_each(|worker| worker.links.close_gracefully());
+            join_all(workers.iter().map(|worker| worker.connections.idle())).await;
         };
-        let drained = tokio::time::timeout(proxy.limits.drain, draining).await;
+        let drained = tokio::time::timeout(first.limits.drain, draining).await;
         if drained.is_err() {
-            tracing::warn!(open = proxy.connections.open(), "drain time is over, closing the rest");
+            let open: usize = workers.iter().map(|worker| worker.connections.open()).sum();
+            tracing::warn!(open, "drain time is over, closing the rest");
         }
-        proxy.ending.cancel();
-        proxy.tasks.wait().await;
+        let stop = move || threads.into_iter().for_each(worker::Thread::stop);
+        if let Err(error) = tokio::task::spawn_blocking(stop).await {
+            tracing::error!(%error, "a worker did not end well");
+        }
     }
 }
 

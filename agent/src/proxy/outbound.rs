@@ -5,6 +5,8 @@
 mod exchange;
 mod stream;
 
+use std::io;
+use std::net::TcpListener;
 use std::sync::Arc;
 
 use http::{Request, Response};
@@ -13,12 +15,13 @@ use mesh_core::name::ServiceName;
 use mesh_core::resource::ServiceRoutes;
 use mesh_core::snapshot::ProxySnapshot;
 use mesh_net::tls::SvidSource;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 
 use super::body::ProxyBody;
 use super::connections::{Check, Registered};
-use super::listener::{self, Upstream};
+use super::listener::Upstream;
 use super::refusal::Refusal;
+use super::worker::{self, Share};
 use super::{LocalCallers, Proxy, tcp};
 use crate::callers::Caller;
 use crate::edge::{RecvBody, Reject, Service, http1};
@@ -53,13 +56,17 @@ pub(super) fn short(id: &SpiffeId) -> String {
 }
 
 /// Serves the Host-routed listener until the proxy closes.
-pub(super) async fn serve_http_listener(proxy: Arc<Proxy>, listener: TcpListener) {
-    let stop = proxy.closing.clone();
-    let serve = |stream: TcpStream, _| {
+///
+/// # Errors
+/// If the listener cannot be shared.
+pub(super) fn serve_http_listener(
+    workers: &[Arc<Proxy>], listener: &TcpListener,
+) -> io::Result<()> {
+    let serve = |proxy: Arc<Proxy>, stream: TcpStream, _| {
         let registered = proxy.connections.register(Check::Opening);
-        serve_by_host(Arc::clone(&proxy), stream, registered)
+        serve_by_host(proxy, stream, registered)
     };
-    listener::accept(&proxy, &listener, &stop, serve).await;
+    worker::accept(workers, listener, Share::Near, &workers[0].closing, serve)
 }
 
 async fn serve_by_host(proxy: Arc<Proxy>, stream: TcpStream, registered: Registered) {

@@ -17,7 +17,7 @@ use tokio_rustls::TlsConnector;
 use super::Proxy;
 use super::connections::Check;
 use super::refusal::Refusal;
-use crate::limits::proxy::{EVICTED_MAX, LINKS_MAX};
+use crate::limits::proxy::LINKS_EVICTED;
 use crate::link::{self, LinkClient};
 
 /// A connection speaks for exactly one source and one destination.
@@ -35,13 +35,17 @@ pub(super) struct LinkKey {
 #[derive(Debug, Default)]
 struct Slot(tokio::sync::Mutex<Option<LinkClient>>);
 
-/// All links of this agent to others.
+/// All links of this worker to other agents.
 #[derive(Debug)]
-pub(super) struct Links(Mutex<HashMap<LinkKey, Arc<Slot>>>);
+pub(super) struct Links {
+    slots: Mutex<HashMap<LinkKey, Arc<Slot>>>,
+    max: usize,
+}
 
 impl Links {
-    pub(super) fn new() -> Self {
-        Self(Mutex::default())
+    /// No links yet; `max` may be kept.
+    pub(super) fn new(max: usize) -> Self {
+        Self { slots: Mutex::default(), max: max.max(1) }
     }
 
     /// Tells every link to finish what it has and close.
@@ -58,10 +62,12 @@ impl Links {
         if let Some(slot) = slots.get(key) {
             return Some(Arc::clone(slot));
         }
-        if slots.len() >= LINKS_MAX {
+        if slots.len() >= self.max {
             let mut evicted = 0;
             slots.retain(|_, slot| {
-                let keep = evicted == EVICTED_MAX || Arc::strong_count(slot) > 1 || slot.is_busy();
+                let keep = evicted > self.max / LINKS_EVICTED
+                    || Arc::strong_count(slot) > 1
+                    || slot.is_busy();
                 if !keep {
                     evicted += 1;
                     slot.close(); // its task holds the link as well: forgetting it is not enough
@@ -69,7 +75,7 @@ impl Links {
                 keep
             });
         }
-        if slots.len() >= LINKS_MAX {
+        if slots.len() >= self.max {
             return None;
         }
         Some(Arc::clone(slots.entry(key.clone()).or_default()))
@@ -88,7 +94,7 @@ impl Links {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<LinkKey, Arc<Slot>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

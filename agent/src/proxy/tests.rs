@@ -9,4 +9,5 @@ mod recorder;
 mod resting;
 mod smuggling;
 mod tcp_calls;
+mod workers;
 mod world;

@@ -85,6 +85,8 @@ async fn config(
     let data_dir = place.dir.join(&folder).join("data");
     let node = host.node.parse().map_err(|why| invalid(format!("{why}")))?;
     let mut config = Config::new(node, servers.to_vec(), data_dir);
+    // many agents share this machine
+    config.workers = 1;
     config.token_file = Some(token_file);
     if let Some(services_dir) = services_file.parent() {
         config.services_dir = services_dir.to_owned();

@@ -122,10 +122,10 @@ async fn what_was_begun_is_answered_during_the_drain_and_then_it_ends_at_once() 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn links_that_are_retired_lose_no_call() {
     let world = World::new().await;
-    let proxy = Arc::clone(&world.n1.handle.proxy);
+    let workers = Arc::clone(&world.n1.handle.workers);
     let retiring = tokio::spawn(async move {
         loop {
-            proxy.links.reconcile(&HashSet::new());
+            workers.iter().for_each(|worker| worker.links.reconcile(&HashSet::new()));
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     });

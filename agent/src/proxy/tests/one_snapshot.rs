@@ -145,11 +145,11 @@ async fn what_changes_while_a_call_enters_is_what_it_is_decided_by() {
     let world = World::new().await;
     let mut link = Client::open(world.to_orders).await;
     assert!(link.get("/").await.unwrap().0.starts_with("HTTP/1.1 200"));
-    let proxy = Arc::clone(&world.n2.handle.proxy);
+    let workers = Arc::clone(&world.n2.handle.workers);
     let answer = tokio::task::spawn_blocking(move || {
         let mut client = std::net::TcpStream::connect(world.to_orders).unwrap();
         client.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-        let held = proxy.connections.hold();
+        let held: Vec<_> = workers.iter().map(|worker| worker.connections.hold()).collect();
         client.write_all(b"GET /enters HTTP/1.1\r\nHost: orders\r\n\r\n").unwrap();
         // Long enough for the call to stand where it enters; were it not, nothing is shown, but
         // nothing is wrong either.

@@ -154,6 +154,7 @@ async fn agent(ca: &TestCa, node: &str, services: &[&str], local_callers: LocalC
         http: Some(loopback),
         zone: "mesh".to_owned(),
         limits: ProxyLimits { drain: Duration::from_secs(2), ..ProxyLimits::default() },
+        workers: 2,
         shutdown: shutdown.clone(),
     });
     Agent { live, identities, handle: handle.await.unwrap(), shutdown, registry }
