@@ -92,6 +92,10 @@ impl Options {
             install_snapshot_timeout: 10_000 * factor,
             api_channel_size: Some(4096),
             allow_log_reversion: None,
+            // A leader sends entries before its own disk has them. Restarted, it must not go on in
+            // its term: it would give the same log ids to other entries, and read from a state that
+            // lacks what was acknowledged. openraft's default lets it.
+            enable_leader_restore: Some(false),
             ..Config::default()
         };
         config.validate().map(Arc::new)

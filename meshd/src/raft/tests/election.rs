@@ -87,3 +87,50 @@ async fn leadership_moves_where_it_is_sent() {
     world.nodes[&2].propose(admin(), numbered(1)).await.unwrap();
     world.end().await;
 }
+
+/// A leader sends entries before its own disk has them, and they count once a majority has. Were it
+/// to lead on in the same term after it was killed, it would give the same log ids to other
+/// entries, which nobody could tell apart.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_was_killed_does_not_lead_on_in_its_term() {
+    let mut world = World::of(3, Options::default()).await;
+    let leader = world.leader().await;
+    world.nodes[&leader].propose(admin(), numbered(1)).await.unwrap();
+    world.converge().await;
+    let term = world.nodes[&leader].metrics().term;
+    let dir = world.machines[&leader].dir.path().to_owned();
+    let unsynced = TempDir::new().unwrap();
+    copy(&dir, unsynced.path());
+    world.nodes[&leader].propose(admin(), numbered(2)).await.unwrap();
+    world.converge().await;
+    // The followers first, so that nobody takes over.
+    let others: Vec<u64> = world.nodes.keys().copied().filter(|id| *id != leader).collect();
+    for id in others.iter().chain([&leader]) {
+        world.halt(*id).await;
+    }
+    std::fs::remove_dir_all(dir.join("raft")).unwrap();
+    copy(unsynced.path(), &dir);
+    for id in [leader].iter().chain(&others) {
+        world.boot(*id, Start::Resume).await.unwrap();
+    }
+    let next = world.leader().await;
+    assert_ne!(next, leader, "it lacks what was acknowledged");
+    assert!(world.nodes[&next].metrics().term > term);
+    world.nodes[&leader].propose(admin(), numbered(3)).await.unwrap();
+    world.converge().await;
+    assert!(world.nodes.values().all(|node| (1..=3).all(|number| holds(node, number))));
+    world.end().await;
+}
+
+fn copy(from: &std::path::Path, to: &std::path::Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let to = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &to);
+        } else {
+            std::fs::copy(entry.path(), to).unwrap();
+        }
+    }
+}
