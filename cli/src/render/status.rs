@@ -104,7 +104,35 @@ fn server_problems(servers: &[Asked]) -> Vec<String> {
             server.error.as_ref().map(|why| format!("{name}: no answer at {at}: {}", plain(why))),
         );
     }
+    found.extend(differing(servers));
     found
+}
+
+/// Servers of one revision have one state; one that has another cannot be repaired, only replaced.
+fn differing(servers: &[Asked]) -> Vec<String> {
+    let known = servers.iter().filter_map(|one| Some((&one.info.name, one.status.as_ref()?)));
+    let alike = |status: &ServerStatus| {
+        let same = |other: &&ServerStatus| {
+            other.revision == status.revision && other.state_hash == status.state_hash
+        };
+        known.clone().map(|(_, other)| other).filter(same).count()
+    };
+    let differs = |(_, status): &(_, &ServerStatus)| {
+        let others = known.clone().map(|(_, other)| other);
+        let others = others.filter(|other| other.revision == status.revision);
+        others.clone().any(|other| {
+            // of two alone nobody can tell which is right
+            other.state_hash != status.state_hash && alike(other) >= alike(status)
+        })
+    };
+    let text = |(name, status): (_, &ServerStatus)| {
+        format!(
+            "{name}: its state at revision {} is not the others': take it out with \
+             `mesh server remove {name}`, join it anew by a token, and report it, for this must not be",
+            status.revision
+        )
+    };
+    known.clone().filter(differs).map(text).collect()
 }
 
 fn agent_problems(agent: &AgentStatus, now: UnixMillis) -> Vec<String> {
@@ -267,6 +295,7 @@ const SOON_MILLIS: u64 = 2 * 3_600_000;
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
     use super::super::samples::{self, NOW};
     use super::*;
 
@@ -301,6 +330,34 @@ web-7  live   synced       ends in 11h     4s ago  -              0.1.0
 4 problems";
         assert_eq!(golden(&health), want);
         assert!(!health.ok);
+    }
+
+    #[test]
+    fn a_server_with_another_state_is_named() {
+        let at = |name: &str, revision: u64, hash: &str| {
+            let mut asked = samples::asked().remove(0);
+            asked.info.name = name.parse().unwrap();
+            let status = ServerStatus {
+                revision: Revision::new(1, revision),
+                state_hash: hash.to_owned(),
+                ..samples::status()
+            };
+            Asked { status: Some(status), ..asked }
+        };
+        type Case<'a> = (&'a str, &'a [(&'a str, u64, &'a str)], &'a [&'a str]);
+        let cases: &[Case<'_>] = &[
+            ("all alike", &[("a", 7, "x"), ("b", 7, "x"), ("c", 7, "x")], &[]),
+            ("one behind", &[("a", 7, "x"), ("b", 6, "y"), ("c", 7, "x")], &[]),
+            ("one differs", &[("a", 7, "x"), ("b", 7, "y"), ("c", 7, "x")], &["b"]),
+            ("nobody can tell", &[("a", 7, "x"), ("b", 7, "y")], &["a", "b"]),
+            ("one", &[("a", 7, "x")], &[]),
+        ];
+        for (name, servers, expected) in cases {
+            let servers: Vec<_> = servers.iter().map(|(n, r, h)| at(n, *r, h)).collect();
+            let found = differing(&servers);
+            let named: Vec<_> = found.iter().filter_map(|text| text.split(':').next()).collect();
+            assert_eq!(named, *expected, "{name}");
+        }
     }
 
     #[test]
