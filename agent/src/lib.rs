@@ -44,6 +44,10 @@ pub mod metrics;
 
 pub mod admin;
 
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
+
 pub use error::RunError;
 pub use run::{Deps, run};
 

@@ -129,6 +129,8 @@ pub(crate) mod proxy {
     pub(crate) const LINKS_MAX: usize = 4_096;
     /// Of which this part at once, lest all be made anew.
     pub(crate) const LINKS_EVICTED: usize = 16;
+    /// Counters that a worker has at hand; beyond it they are looked up anew.
+    pub(crate) const KNOWN_CALLS_MAX: usize = 4_096;
     /// Threads that carry calls.
     pub(crate) const WORKERS_MAX: usize = 64;
     /// Endpoints tried for one call, when the ones before surely saw nothing of it.

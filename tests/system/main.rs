@@ -19,6 +19,7 @@ mod scale;
 mod security;
 mod servers;
 mod texts;
+mod websocket;
 mod world;
 mod wrong_text;
 

@@ -24,6 +24,24 @@ pub(super) trait Source: Send + Sync {
     fn poll_part(
         &self, turn: u64, cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>>;
+
+    /// What is wrong with the body of exchange `turn`, if its framing was found to be broken.
+    fn malformed(&self, _turn: u64) -> Option<&'static str> {
+        None
+    }
+}
+
+/// What becomes of a body, for who gives the body itself away.
+pub struct Fate {
+    source: Option<Arc<dyn Source>>,
+    turn: u64,
+}
+
+impl Fate {
+    /// What is wrong with it, as far as it was read.
+    pub fn malformed(&self) -> Option<&'static str> {
+        self.source.as_ref()?.malformed(self.turn)
+    }
 }
 
 /// Why a body ended before its end.
@@ -42,6 +60,12 @@ impl RecvBody {
     /// No body.
     pub fn empty() -> Self {
         Self { source: None, turn: 0, left: Some(0) }
+    }
+
+    /// What will have become of it. Drop it before the request is answered: until then somebody may
+    /// still read the body, and the connection stays as it is for that.
+    pub fn fate(&self) -> Fate {
+        Fate { source: self.source.clone(), turn: self.turn }
     }
 
     pub(super) fn new(source: Arc<dyn Source>, turn: u64, left: Option<u64>) -> Self {
@@ -78,6 +102,12 @@ impl Body for RecvBody {
 
     fn size_hint(&self) -> SizeHint {
         self.left.map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+}
+
+impl fmt::Debug for Fate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fate").field("turn", &self.turn).finish_non_exhaustive()
     }
 }
 

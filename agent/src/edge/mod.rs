@@ -1,13 +1,15 @@
 //! The interoperable edge: what speaks HTTP with applications on this host.
 //!
-//! [`framing`] says how a message's body ends, and takes one reading only; [`http1`] puts messages
-//! on and off a transport. Neither knows policy, routes or the link.
+//! [`framing`] says how a message's body ends, and takes one reading only; [`http1`] and
+//! [`http2`] put messages on and off a transport. None of them knows policy, routes or the link.
 
 pub mod framing;
 pub mod http1;
+pub mod http2;
 
 mod body;
 mod limits;
+mod sniff;
 
 use std::future::Future;
 
@@ -15,7 +17,8 @@ use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-pub use body::{BodyError, RecvBody};
+pub use body::{BodyError, Fate, RecvBody};
+pub use sniff::{Spoken, sniff};
 
 /// What answers the requests of one connection.
 pub trait Service: Send + Sync {
@@ -28,6 +31,11 @@ pub trait Service: Send + Sync {
 
     /// The answer to what is no such request; the connection ends with it.
     fn refuse(&self, reject: &Reject) -> Response<Self::Body>;
+
+    /// [`Self::refuse`] for a request that was called, and then its body turned out to be malformed.
+    fn refuse_called(&self, reject: &Reject) -> Response<Self::Body> {
+        self.refuse(reject)
+    }
 }
 
 /// Why a message is not taken.

@@ -6,11 +6,12 @@
 mod incoming;
 mod outgoing;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
+use hashbrown::HashMap;
 use http::HeaderMap;
 
 use super::error::{Code, LinkError};

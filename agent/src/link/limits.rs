@@ -94,7 +94,10 @@ pub(super) const ENTRIES_MAX: usize = 32;
 pub(super) const EARNED_MAX: u32 = 4096;
 
 /// Bytes of one read.
-pub(super) const READ_SIZE: usize = 32 << 10;
+pub(super) const READ_SIZE: usize = 64 << 10;
+
+/// Bytes of one read of the socket below TLS.
+pub(super) const AHEAD_SIZE: usize = 64 << 10;
 
 /// Reads before others have a turn.
 pub(super) const READS_PER_TURN: usize = 16;

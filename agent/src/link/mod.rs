@@ -4,6 +4,7 @@
 //! service, so no frame carries identity. [`Connection`] is the protocol, free of I/O; [`client`]
 //! and [`server`] put it on a transport, with a [`Driver`] that the caller spawns and awaits.
 
+mod ahead;
 mod body;
 mod connection;
 mod driver;
@@ -16,6 +17,7 @@ mod settings;
 mod stream;
 mod tcp;
 
+pub use ahead::ReadAhead;
 pub use body::{BodySink, LinkBody, SendBodyError};
 pub use connection::{Chunk, Connection, Role};
 pub use driver::{Config, Driver, client, server};

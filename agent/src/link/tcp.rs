@@ -1,4 +1,4 @@
-//! A TCP stream over the link, as tokio reads and writes it.
+//! A TCP stream over the link, or an exchange that left HTTP, as tokio reads and writes it.
 
 use std::io;
 use std::pin::Pin;
@@ -11,8 +11,8 @@ use super::body::{BodySink, LinkBody};
 use super::connection::Chunk;
 use super::error::{Code, LinkError};
 
-/// One TCP connection carried by a link. Shutting down its write side is a half-close; dropping
-/// it before both sides ended resets it.
+/// The bytes of one connection, carried by a link. Shutting down its write side is a half-close;
+/// dropping it before both sides ended resets it.
 #[derive(Debug)]
 pub struct LinkStream {
     sink: BodySink,
@@ -23,7 +23,8 @@ pub struct LinkStream {
 }
 
 impl LinkStream {
-    pub(super) fn new(sink: BodySink, body: LinkBody) -> Self {
+    /// What both halves of an exchange are once its head was answered with status 101.
+    pub fn new(sink: BodySink, body: LinkBody) -> Self {
         Self { sink, body, rest: Bytes::new(), shut: false }
     }
 
@@ -47,6 +48,18 @@ impl LinkStream {
     }
 }
 
+impl LinkStream {
+    fn put_rest(&mut self, buf: &mut ReadBuf<'_>) {
+        let len = self.rest.len().min(buf.remaining());
+        buf.put_slice(&self.rest[..len]);
+        self.rest.advance(len);
+        if self.rest.is_empty() {
+            // lets go of the buffer it came in: what comes next may be long in coming
+            self.rest = Bytes::new();
+        }
+    }
+}
+
 impl AsyncRead for LinkStream {
     fn poll_read(
         self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>,
@@ -59,9 +72,14 @@ impl AsyncRead for LinkStream {
                 Some(Err(error)) => return Poll::Ready(Err(to_io(error))),
             }
         }
-        let len = this.rest.len().min(buf.remaining());
-        buf.put_slice(&this.rest[..len]);
-        this.rest.advance(len);
+        this.put_rest(buf);
+        // what else is there goes along: one write to the application instead of several
+        while buf.remaining() > 0
+            && let Poll::Ready(Some(Ok(Chunk::Data(data)))) = this.body.poll_chunk(cx)
+        {
+            this.rest = data;
+            this.put_rest(buf);
+        }
         Poll::Ready(Ok(()))
     }
 }

@@ -23,27 +23,36 @@ pub(super) struct Admitted {
     pub(super) path_and_query: PathAndQuery,
     /// The canonical host, without its port.
     pub(super) host: String,
-    /// What is forwarded as Host.
+    /// What is forwarded as Host: the canonical host, and the port if one was given.
     pub(super) authority: Authority,
 }
 
-/// Admits the head of an HTTP/1.1 or HTTP/1.0 request, or refuses it with 400.
+/// Admits the head of a request, or refuses it with 400.
 pub(super) fn admit(
     method: &Method, uri: &Uri, version: Version, headers: &HeaderMap,
 ) -> Result<Admitted, Refusal> {
     let bad = |why: &str| Refusal::BadRequest(why.to_owned());
-    if !matches!(version, Version::HTTP_10 | Version::HTTP_11) {
-        return Err(bad("version is not HTTP/1.0 or HTTP/1.1"));
+    if !matches!(version, Version::HTTP_10 | Version::HTTP_11 | Version::HTTP_2) {
+        return Err(bad("version is not HTTP/1.0, HTTP/1.1 or HTTP/2"));
     }
     if *method == Method::CONNECT {
         return Err(bad("CONNECT is not served here"));
     }
     if !is_plain(method) {
-        return Err(bad("method is not upper case"));
+        return Err(bad("method is not 1 to 32 upper case letters"));
+    }
+    // a link carries the length of a name in one byte
+    if headers.keys().any(|name| u8::try_from(name.as_str().len()).is_err()) {
+        return Err(bad("a header's name has more than 255 bytes"));
     }
     let authority = authority(uri, version, headers)?;
-    let host = path::canonical_host(authority.as_str())
+    let (host, port) = path::host_and_port(authority.as_str())
         .map_err(|why| Refusal::BadRequest(format!("Host: {why}")))?;
+    let authority = match port {
+        Some(port) => format!("{host}:{port}"),
+        None => host.clone(),
+    };
+    let authority = authority.parse().map_err(|_| bad("Host cannot be forwarded"))?;
     let before = uri.path();
     let canonical =
         path::canonical(before).map_err(|why| Refusal::BadRequest(format!("path: {why}")))?;
@@ -62,9 +71,10 @@ pub(super) fn admit(
     })
 }
 
-/// Whether rules that name methods in upper case cannot be passed by another spelling.
+/// Whether a rule can name the method: other spellings would pass by rules that do.
 pub(super) fn is_plain(method: &Method) -> bool {
-    method.as_str().bytes().all(|b| b.is_ascii_uppercase() || b == b'-')
+    let name = method.as_str().as_bytes();
+    name.len() <= 32 && name.iter().all(|b| b.is_ascii_uppercase() || *b == b'-')
 }
 
 /// The one host a request is for (RFC 9112 §3.2): exactly one Host, equal to the target's.
@@ -78,6 +88,8 @@ fn authority(uri: &Uri, version: Version, headers: &HeaderMap) -> Result<Authori
     let host = match first {
         Some(value) => Some(value.to_str().map_err(|_| bad("Host is not ASCII"))?),
         None if version == Version::HTTP_10 => None,
+        // its place is `:authority` (RFC 9113 §8.3.1)
+        None if version == Version::HTTP_2 => None,
         None => return Err(bad("Host is missing")),
     };
     if let (Some(target), Some(host)) = (uri.authority(), host)
@@ -90,6 +102,21 @@ fn authority(uri: &Uri, version: Version, headers: &HeaderMap) -> Result<Authori
         return Err(bad("Host has user information"));
     }
     text.parse().map_err(|_| bad("Host is missing or no host"))
+}
+
+#[cfg(feature = "fuzzing")]
+impl crate::fuzzing::Fuzzing {
+    /// [`admit`].
+    pub fn admit<B>(request: &http::Request<B>) -> Option<crate::fuzzing::Admitted> {
+        let (method, uri) = (request.method(), request.uri());
+        let admitted = admit(method, uri, request.version(), request.headers()).ok()?;
+        Some(crate::fuzzing::Admitted {
+            path: admitted.path,
+            path_and_query: admitted.path_and_query.to_string(),
+            host: admitted.host,
+            authority: admitted.authority.to_string(),
+        })
+    }
 }
 
 #[cfg(test)]
@@ -149,11 +176,39 @@ mod tests {
 
     #[test]
     fn methods_are_upper_case_and_never_connect() {
-        for method in ["get", "Get", "CONNECT"] {
+        let (longest, longer) = ("A".repeat(32), "A".repeat(33));
+        let cases = [("get", false), ("Get", false), ("G3T", false), ("CONNECT", false)];
+        let lengths = [(&*longest, true), (&*longer, false), ("VERSION-CONTROL", true)];
+        for (method, want) in cases.into_iter().chain(lengths) {
             let method: Method = method.parse().unwrap();
             let got =
                 admit(&method, &"/".parse().unwrap(), Version::HTTP_11, &headers(&[("host", "a")]));
-            assert!(got.is_err(), "{method}");
+            assert_eq!(got.is_ok(), want, "{method}");
+        }
+    }
+
+    #[test]
+    fn names_of_fields_fit_into_a_link() {
+        for (len, want) in [(255, true), (256, false)] {
+            let name: HeaderName = "a".repeat(len).parse().unwrap();
+            let mut headers = headers(&[("host", "orders")]);
+            headers.insert(name, HeaderValue::from_static("x"));
+            let got = admit(&Method::GET, &"/".parse().unwrap(), Version::HTTP_11, &headers);
+            assert_eq!(got.is_ok(), want, "{len}");
+        }
+    }
+
+    #[test]
+    fn b_host_one_spelling_is_forwarded() {
+        let cases = [
+            ("ORDERS", "orders", "orders"),
+            ("orders.mesh.", "orders.mesh", "orders.mesh"),
+            ("Orders.:0080", "orders", "orders:80"),
+            ("[0::1]:80", "[::1]", "[::1]:80"),
+        ];
+        for (host, want, forwarded) in cases {
+            let admitted = get("/", &[("host", host)]).unwrap();
+            assert_eq!((&*admitted.host, admitted.authority.as_str()), (want, forwarded));
         }
     }
 }

@@ -10,6 +10,7 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::connections::Registered;
 use super::endpoints::InFlight;
+use super::outbound::Switched;
 use crate::edge::{self, RecvBody};
 use crate::link::{LinkBody, LinkError};
 
@@ -33,6 +34,8 @@ enum Origin {
     Link(Declared),
     /// From the proxy itself; `None` once it was read.
     Own(Option<Bytes>),
+    /// None: the connection leaves HTTP with the head.
+    Switched(Box<Switched>),
 }
 
 /// A body from another agent, held to the length that its head declares: the link frames bodies
@@ -98,6 +101,20 @@ impl ProxyBody {
         Self::new(Origin::Own(None))
     }
 
+    /// No body, under an answer 101.
+    pub(super) fn switched(switched: Switched) -> Self {
+        Self::new(Origin::Switched(Box::new(switched)))
+    }
+
+    /// What the connection is for from now on, and what counts it as in flight meanwhile, if this
+    /// is of an answer 101.
+    pub(super) fn into_switched(self) -> Option<(Box<Switched>, Option<InFlight>)> {
+        match self.bytes {
+            Origin::Switched(switched) => Some((switched, self.flight)),
+            Origin::Caller(_) | Origin::App(_) | Origin::Link(_) | Origin::Own(_) => None,
+        }
+    }
+
     /// Counts as in flight until this body is dropped.
     pub(super) fn counted(mut self, flight: InFlight) -> Self {
         self.flight = Some(flight);
@@ -134,6 +151,7 @@ impl Body for ProxyBody {
             Origin::App(body) => Pin::new(body).poll_frame(cx).map_err(BodyError::App),
             Origin::Link(body) => body.poll_frame(cx),
             Origin::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Origin::Switched(_) => Poll::Ready(None),
         }
     }
 
@@ -146,6 +164,7 @@ impl Body for ProxyBody {
                 left.is_none_or(|left| left == 0) && body.is_end_stream()
             }
             Origin::Own(bytes) => bytes.is_none(),
+            Origin::Switched(_) => true,
         }
     }
 
@@ -154,6 +173,7 @@ impl Body for ProxyBody {
             Origin::Caller(body) => body.size_hint(),
             Origin::App(body) => body.size_hint(),
             Origin::Link(_) => SizeHint::default(),
+            Origin::Switched(_) => SizeHint::with_exact(0),
             Origin::Own(bytes) => {
                 SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
             }

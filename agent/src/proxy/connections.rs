@@ -1,10 +1,10 @@
 //! The registry of open connections: entered before they are decided, decided again when policy,
 //! revocation or identity changes. What is now denied is closed, and nothing else.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use hashbrown::HashMap;
 use http::{HeaderMap, Method};
 use mesh_core::access::{AccessRequest, HttpRequest, decide};
 use mesh_core::name::ServiceName;

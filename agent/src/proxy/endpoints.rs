@@ -1,11 +1,12 @@
 //! What this process learned of endpoints: latency and calls in flight. *Ephemeral*: keyed beside
 //! the snapshot, kept over swaps, lost at restart without harm.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Instant;
 
+use hashbrown::HashMap;
 use mesh_core::name::{InstanceId, NodeName, ServiceName, SubsetName};
 use mesh_core::resource::{Endpoint, EndpointState, ServiceEndpoints};
 use mesh_core::snapshot::ProxySnapshot;

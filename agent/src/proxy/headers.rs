@@ -4,6 +4,7 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use mesh_core::identity::SpiffeId;
 
 use super::refusal::{ERROR_HEADER, RULE_HEADER};
+use crate::edge::http1::Upgrade;
 
 /// Tells the application who calls. Only the proxy writes it.
 pub(super) const CALLER: &str = "x-mesh-caller";
@@ -37,6 +38,14 @@ pub(super) fn to_app(headers: &mut HeaderMap, caller: &SpiffeId) {
     drop_claims(headers);
     if let Ok(value) = HeaderValue::from_str(&caller.to_string()) {
         headers.insert(CALLER, value);
+    }
+}
+
+/// Makes a request ask for another protocol: what the caller said of that ended at its agent.
+pub(super) fn ask(headers: &mut HeaderMap, upgrade: Option<Upgrade>) {
+    if let Some(upgrade) = upgrade {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(header::UPGRADE, upgrade.value());
     }
 }
 

@@ -4,11 +4,15 @@
 //! Calls from the same host come through [`Proxy::answer`] and [`Proxy::take_tcp`] as well, so
 //! they pass the same stages.
 
+mod plain;
+mod stream;
+
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
+use std::time::Duration;
 
-use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
+use http::{HeaderValue, Method, Request, Response, Version, header};
 use http_body::Body;
 use mesh_core::access::{AccessRequest, Decision, decide};
 use mesh_core::identity::{self, CaRole};
@@ -29,11 +33,15 @@ use super::observe::{Record, Side};
 use super::outbound::short;
 use super::refusal::Refusal;
 use super::worker::{self, Share};
-use super::{headers, pool, tcp};
+use super::{grpc, headers, pool};
 use crate::edge::RecvBody;
-use crate::edge::http1::{self, SendError};
+use crate::edge::http1::{SendError, Sent, Upgrade};
 use crate::identity::Identities;
-use crate::link::{self, Incoming, LinkServer, Open, RequestHead, ResponseHead, Target};
+use crate::link::{
+    self, Incoming, LinkServer, Open, ReadAhead, RequestHead, Responder, ResponseHead, Target,
+};
+
+pub(super) use stream::Taken;
 
 /// A caller, verified, with what of it may be revoked.
 pub(super) type Peer = Arc<PeerIdentity>;
@@ -52,7 +60,7 @@ pub(super) fn acceptor(identities: &Arc<Identities>) -> Result<TlsAcceptor, TlsE
         Resolver::BySni(Arc::new(find)),
         identities.trust(),
         ClientAuth::Required(roles),
-        &[link::ALPN],
+        &[link::ALPN, b"h2", b"http/1.1"],
     )?;
     Ok(TlsAcceptor::from(config))
 }
@@ -79,7 +87,7 @@ async fn serve_connection(
         tracing::debug!(%from, %error, "connection ended before its handshake");
         return;
     }
-    let tls = match timeout(proxy.limits.handshake, acceptor.accept(stream)).await {
+    let tls = match timeout(proxy.limits.handshake, acceptor.accept(ReadAhead::new(stream))).await {
         Ok(Ok(tls)) => tls,
         Ok(Err(error)) => {
             proxy.metrics.handshake_refused();
@@ -99,18 +107,29 @@ async fn serve_connection(
         .and_then(|name| identity::parse_server_name(&host.trust_domain, name))
         .filter(|(_, datacenter)| *datacenter == host.datacenter);
     let peer = tls::peer_identity(session.peer_certificates()).ok().flatten();
-    let mesh = session.alpn_protocol() == Some(link::ALPN);
-    let (Some((service, _)), Some(peer), true) = (asked, peer, mesh) else {
+    let is_link = session.alpn_protocol() == Some(link::ALPN);
+    let (Some((service, _)), Some(peer)) = (asked, peer) else {
         proxy.metrics.handshake_refused();
         return;
     };
-    serve_link(proxy, tls, Arc::new(peer), service, registered).await;
+    // boxed, so that neither holds the other's place
+    if is_link {
+        Box::pin(serve_link(proxy, tls, Arc::new(peer), service, registered)).await;
+    } else {
+        Box::pin(plain::serve(proxy, tls, Arc::new(peer), service, registered)).await;
+    }
+}
+
+/// How long a connection of `peer` to `service` may last: until a certificate of either ends.
+fn life(proxy: &Proxy, peer: &PeerIdentity, service: &ServiceName) -> Duration {
+    let own_end = proxy.identities.service(service).map(|source| source.current().not_after);
+    pool::remaining(own_end.map_or(peer.not_after, |end| end.min(peer.not_after)))
 }
 
 /// Serves one link: its driver and its streams, until it ends, its peer is revoked, or a
 /// certificate of either side ends.
 async fn serve_link(
-    proxy: Arc<Proxy>, tls: tokio_rustls::server::TlsStream<TcpStream>, peer: Peer,
+    proxy: Arc<Proxy>, tls: tokio_rustls::server::TlsStream<ReadAhead<TcpStream>>, peer: Peer,
     service: ServiceName, registered: Registered,
 ) {
     registered.becomes(Check::Link(Arc::clone(&peer)));
@@ -118,8 +137,7 @@ async fn serve_link(
     if proxy.identities.trust().is_revoked(&peer) {
         return;
     }
-    let own_end = proxy.identities.service(&service).map(|source| source.current().not_after);
-    let life = pool::remaining(own_end.map_or(peer.not_after, |end| end.min(peer.not_after)));
+    let life = life(&proxy, &peer, &service);
     let (server, driver) = link::server(tls, link::Config::default());
     let draining = server.clone();
     let streams = accept_streams(Arc::clone(&proxy), server, peer, service);
@@ -150,6 +168,14 @@ async fn accept_streams(proxy: Arc<Proxy>, server: LinkServer, peer: Peer, servi
     }
 }
 
+/// What came of a request.
+pub(super) enum Answer {
+    /// An answer of HTTP.
+    Http(Response<ProxyBody>),
+    /// The application left HTTP, under a head with status 101.
+    Switched(Response<Taken>),
+}
+
 impl Proxy {
     async fn serve_stream(self: Arc<Self>, incoming: Incoming, peer: Peer, service: ServiceName) {
         match &incoming.open {
@@ -163,10 +189,16 @@ impl Proxy {
     ) {
         let Incoming { open, body, mut responder } = incoming;
         let Open::Http(head) = open else { return };
+        // who asks for another protocol sends no body: what comes is of that protocol, or nothing
+        let (body, switched) = if head.upgrade.is_empty() {
+            (ProxyBody::link(body, &head.headers), None)
+        } else {
+            (ProxyBody::empty(), Some(body))
+        };
         let answering = async {
-            let request = match request_of(&head, ProxyBody::link(body, &head.headers)) {
+            let request = match request_of(&head, body) {
                 Ok(request) => request,
-                Err(refusal) => return Ok(refusal.response()),
+                Err(refusal) => return Ok(Answer::Http(refusal.response())),
             };
             self.answer(peer, service, &head.target, request).await
         };
@@ -175,20 +207,11 @@ impl Proxy {
             _ = responder.cancelled() => return,
         };
         match answer {
-            Ok(response) => {
-                let (parts, body) = response.into_parts();
-                let head = ResponseHead { status: parts.status, headers: parts.headers };
-                let end = body.is_end_stream();
-                match responder.respond(&head, end) {
-                    Ok(sink) if !end => {
-                        if let Err(error) = sink.send_body(body).await {
-                            tracing::debug!(%error, "answer was not sent to its end");
-                        }
-                    }
-                    Ok(_) => {}
-                    Err(error) => tracing::debug!(%error, "answer could not be sent"),
-                }
-            }
+            Ok(Answer::Http(response)) => respond(responder, response).await,
+            Ok(Answer::Switched(response)) => match switched {
+                Some(body) => self.switch(responder, body, response),
+                None => debug_assert!(false, "nobody asked for another protocol"),
+            },
             // the caller's agent may try another instance: this one saw nothing
             Err(refusal) => responder.reset(refusal.link_code()),
         }
@@ -199,10 +222,12 @@ impl Proxy {
     pub(super) async fn answer(
         self: &Arc<Self>, peer: &Peer, service: &ServiceName, target: &Target,
         mut request: Request<ProxyBody>,
-    ) -> Result<Response<ProxyBody>, Refusal> {
+    ) -> Result<Answer, Refusal> {
         let began = Instant::now();
         // what is decided on is what the application will see
         headers::to_app(request.headers_mut(), &peer.id);
+        let upgrade = request.extensions().get::<Upgrade>().copied();
+        headers::ask(request.headers_mut(), upgrade);
         let asked = Arc::new(Asked {
             method: request.method().clone(),
             path: request.uri().path().to_owned(),
@@ -215,10 +240,14 @@ impl Proxy {
         let rule = decided.as_ref().ok().map(|decision| decision.reason.id());
         let outcome = match decided.and_then(|_| local(&snapshot, service, target)) {
             Err(refusal) => Err(refusal),
-            Ok(instance) => self.ask_app(instance, service, request, registered).await,
+            Ok(instance) => {
+                let access = snapshot.access.get(service);
+                let declared = access.and_then(|access| access.protocol).unwrap_or_default();
+                self.ask_app(instance, service, declared, request, &registered).await
+            }
         };
         let (code, refusal, upstream) = match &outcome {
-            Ok(response) => (response.status().as_u16(), None, true),
+            Ok(sent) => (sent.status().as_u16(), None, true),
             Err(refusal) => (refusal.status().as_u16(), Some(refusal), false),
         };
         self.observe(&Record {
@@ -228,26 +257,52 @@ impl Proxy {
             request: Some((asked.method.as_str(), &asked.path)),
             code: &code.to_string(),
             upstream: upstream.then(|| target.instance.clone()),
-            rule,
+            rule: rule.clone(),
             refusal,
             took: began.elapsed(),
             bytes: None,
         });
         match outcome {
-            Ok(response) => Ok(response),
+            Ok(Sent::Answered(response)) => Ok(Answer::Http(answer_of(response, registered))),
+            Ok(Sent::Switched(response)) => {
+                let rule = rule.unwrap_or_default();
+                let taken = |app| self.taken(app, registered, peer, service, rule);
+                let mut response = response.map(taken);
+                headers::from_app(response.headers_mut());
+                Ok(Answer::Switched(response))
+            }
             Err(
                 refusal @ (Refusal::NotHosted(_) | Refusal::NoEndpoint(_) | Refusal::Connect(_)),
             ) => Err(refusal),
-            Err(refusal) => Ok(refusal.response()),
+            Err(refusal) => {
+                let is_grpc = grpc::is_call(&asked.headers);
+                Ok(Answer::Http(refusal.response_to(is_grpc)))
+            }
         }
     }
 
     /// Has the application answer a request that was allowed, for as long as it stays so.
     async fn ask_app(
-        self: &Arc<Self>, instance: &HostedInstance, service: &ServiceName,
-        request: Request<ProxyBody>, registered: Registered,
-    ) -> Result<Response<ProxyBody>, Refusal> {
-        let sending = timeout(self.limits.idle, self.apps.send(instance.address, request));
+        self: &Arc<Self>, instance: &HostedInstance, service: &ServiceName, declared: Protocol,
+        mut request: Request<ProxyBody>, registered: &Registered,
+    ) -> Result<Sent, Refusal> {
+        let sending = async {
+            match declared {
+                Protocol::Tcp | Protocol::Http => self.apps.send(instance.address, request).await,
+                Protocol::Http2 | Protocol::Grpc => {
+                    if grpc::is_call(request.headers()) {
+                        // gRPC servers look for it (PROTOCOL-HTTP2)
+                        request
+                            .headers_mut()
+                            .insert(header::TE, HeaderValue::from_static("trailers"));
+                    }
+                    // boxed, for other calls need not carry its state
+                    let sent = Box::pin(self.h2_apps.send(instance.address, request)).await;
+                    sent.map(Sent::Answered)
+                }
+            }
+        };
+        let sending = timeout(self.limits.idle, sending);
         let answer = tokio::select! {
             sent = sending => sent,
             () = registered.close.cancelled() => {
@@ -256,7 +311,7 @@ impl Proxy {
         };
         let ms = u64::try_from(self.limits.idle.as_millis()).unwrap_or(u64::MAX);
         let slow = |_| Refusal::Timeout { what: "the application".to_owned(), ms };
-        answer_of(answer.map_err(slow)?.map_err(|why| refused(&why))?, registered)
+        answer.map_err(slow)?.map_err(|why| refused(&why))
     }
 
     /// The one place where a call is allowed or denied. No rules are known of a service that is
@@ -267,9 +322,10 @@ impl Proxy {
         let access =
             snapshot.access.get(service).ok_or_else(|| Refusal::NotHosted(service.to_string()))?;
         let declared = access.protocol.unwrap_or_default();
-        if declared.is_http() != asked.is_some() {
-            let found = if asked.is_some() { "http" } else { "tcp" };
-            return Err(mismatch(service, declared, found));
+        match asked {
+            Some(asked) => speaks(service, declared, grpc::is_call(&asked.headers))?,
+            None if declared.is_http() => return Err(mismatch(service, declared, "tcp")),
+            None => {}
         }
         if self.identities.trust().is_revoked(peer) {
             let (rule, caller) = ("revoked".to_owned(), peer.id.to_string());
@@ -286,92 +342,6 @@ impl Proxy {
         let (rule, caller) = (decision.reason.id(), peer.id.to_string());
         Err(Refusal::Denied { rule, caller, service: service.to_string() })
     }
-
-    async fn serve_tcp(self: &Arc<Self>, incoming: Incoming, peer: &Peer, service: &ServiceName) {
-        let target = incoming.open.target().clone();
-        let mut incoming = incoming;
-        match self.take_tcp(peer, service, &target).await {
-            Ok(taken) => match incoming.accept_tcp() {
-                Ok(mut stream) => drop(self.carry(taken, &mut stream).await),
-                Err(error) => tracing::debug!(%error, "stream ended before it was carried"),
-            },
-            Err(refusal) => incoming.responder.reset(refusal.link_code()),
-        }
-    }
-
-    /// Decides a TCP connection and connects it to the application.
-    pub(super) async fn take_tcp(
-        self: &Arc<Self>, peer: &Peer, service: &ServiceName, target: &Target,
-    ) -> Result<Taken, Refusal> {
-        let began = Instant::now();
-        let check = Check::Tcp { peer: Arc::clone(peer), service: service.clone() };
-        let (registered, snapshot) = self.enter(check);
-        let taken = async {
-            let decision = self.decide(&snapshot, peer, service, None)?;
-            let instance = local(&snapshot, service, target)?;
-            let app = http1::connect(instance.address).await.map_err(|why| refused(&why))?;
-            Ok((app, decision.reason.id()))
-        };
-        let src = short(&peer.id);
-        match taken.await {
-            Ok((app, rule)) => {
-                let open = self.metrics.open(Side::Inbound, &src, service.as_str());
-                Ok(Taken { app, registered, began, rule, src, dst: service.clone(), _open: open })
-            }
-            Err(refusal) => {
-                self.observe(&Record {
-                    side: Side::Inbound,
-                    src: &src,
-                    dst: service.as_str(),
-                    request: None,
-                    code: "refused",
-                    upstream: None,
-                    rule: None,
-                    refusal: Some(&refusal),
-                    took: began.elapsed(),
-                    bytes: None,
-                });
-                Err(refusal)
-            }
-        }
-    }
-
-    /// Copies a connection that was taken, until it ends.
-    pub(super) async fn carry<S>(self: &Arc<Self>, mut taken: Taken, caller: &mut S) -> tcp::Ended
-    where
-        S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
-    {
-        let close = taken.registered.close.clone();
-        let (copied, ended) = tcp::copy(caller, &mut taken.app, self.limits.idle, &close).await;
-        if ended != tcp::Ended::Done {
-            tcp::abort(&taken.app);
-        }
-        self.observe(&Record {
-            side: Side::Inbound,
-            src: &taken.src,
-            dst: taken.dst.as_str(),
-            request: None,
-            code: ended.as_str(),
-            upstream: None,
-            rule: Some(taken.rule),
-            refusal: None,
-            took: taken.began.elapsed(),
-            bytes: Some(copied),
-        });
-        ended
-    }
-}
-
-/// A TCP connection that was allowed, with the application at its other end.
-#[derive(Debug)]
-pub(super) struct Taken {
-    app: TcpStream,
-    registered: Registered,
-    began: Instant,
-    rule: String,
-    src: String,
-    dst: ServiceName,
-    _open: super::observe::OpenGuard,
 }
 
 /// The instance of `service` on this host that takes the call: the one asked for, or any that
@@ -403,6 +373,10 @@ fn request_of(head: &RequestHead, body: ProxyBody) -> Result<Request<ProxyBody>,
     if head.method == Method::CONNECT || !is_plain(&head.method) {
         return Err(bad("method is CONNECT or not upper case"));
     }
+    let bodiless = head.method == Method::GET && !head.headers.contains_key(header::CONTENT_LENGTH);
+    if !head.upgrade.is_empty() && !bodiless {
+        return Err(bad("another protocol is asked for by no GET, or by one with a body"));
+    }
     let path_and_query = head.path.as_ref().ok_or_else(|| bad("CONNECT is not served here"))?;
     let canonical = path::canonical(path_and_query.path())
         .map_err(|why| Refusal::BadRequest(format!("path: {why}")))?;
@@ -419,6 +393,10 @@ fn request_of(head: &RequestHead, body: ProxyBody) -> Result<Request<ProxyBody>,
         .map_err(|why| Refusal::BadRequest(format!("Host: {why}")))?;
     let host = HeaderValue::from_str(authority.as_str()).map_err(|_| bad("Host is no host"))?;
     request.headers_mut().insert(header::HOST, host);
+    // one that is not known is not asked for: the answer is of HTTP then
+    if let Some(upgrade) = Upgrade::named(&head.upgrade) {
+        request.extensions_mut().insert(upgrade);
+    }
     Ok(request)
 }
 
@@ -434,23 +412,42 @@ fn refused(why: &SendError) -> Refusal {
     }
 }
 
+/// Whether a service that declares `declared` takes HTTP calls, of gRPC or not. How they came, by
+/// HTTP/1.1 or HTTP/2, ends at the agent.
+pub(super) fn speaks(
+    service: &ServiceName, declared: Protocol, is_grpc: bool,
+) -> Result<(), Refusal> {
+    match (declared, is_grpc) {
+        (Protocol::Http, false) | (Protocol::Http2, _) | (Protocol::Grpc, true) => Ok(()),
+        (Protocol::Tcp | Protocol::Http, true) => Err(mismatch(service, declared, "grpc")),
+        (Protocol::Tcp | Protocol::Grpc, false) => Err(mismatch(service, declared, "http")),
+    }
+}
+
 /// What the service declares, and what came.
 pub(super) fn mismatch(service: &ServiceName, declared: Protocol, found: &'static str) -> Refusal {
     Refusal::Protocol { service: service.to_string(), declared: declared.as_str(), found }
 }
 
 /// The application's answer as the next hop may have it.
-fn answer_of(
-    response: Response<RecvBody>, registered: Registered,
-) -> Result<Response<ProxyBody>, Refusal> {
-    let (parts, body) = response.into_parts();
-    if parts.status == StatusCode::SWITCHING_PROTOCOLS {
-        // nobody asked to: what follows would be no HTTP
-        return Err(Refusal::Broken("the application".to_owned()));
-    }
-    let mut response = Response::new(ProxyBody::app(body).while_allowed(registered));
-    *response.status_mut() = parts.status;
-    *response.headers_mut() = parts.headers;
+fn answer_of(response: Response<RecvBody>, registered: Registered) -> Response<ProxyBody> {
+    let mut response = response.map(|body| ProxyBody::app(body).while_allowed(registered));
     headers::from_app(response.headers_mut());
-    Ok(response)
+    response
+}
+
+/// Sends an answer over the link.
+async fn respond(mut responder: Responder, response: Response<ProxyBody>) {
+    let (parts, body) = response.into_parts();
+    let head = ResponseHead { status: parts.status, headers: parts.headers };
+    let end = body.is_end_stream();
+    match responder.respond(&head, end) {
+        Ok(sink) if !end => {
+            if let Err(error) = sink.send_body(body).await {
+                tracing::debug!(%error, "answer was not sent to its end");
+            }
+        }
+        Ok(_) => {}
+        Err(error) => tracing::debug!(%error, "answer could not be sent"),
+    }
 }

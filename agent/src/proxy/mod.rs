@@ -8,6 +8,7 @@ mod admit;
 mod body;
 mod connections;
 mod endpoints;
+mod grpc;
 mod headers;
 mod inbound;
 mod listener;
@@ -32,7 +33,7 @@ pub use listener::ListenerState;
 pub use observe::{AccessLog, ProxyMetrics};
 
 use crate::callers::Callers;
-use crate::edge::http1;
+use crate::edge::{http1, http2};
 use crate::identity::Identities;
 use crate::limits::proxy::LINKS_MAX;
 use crate::live::Live;
@@ -122,10 +123,12 @@ pub(crate) struct Proxy {
     local_callers: LocalCallers,
     zone: String,
     limits: ProxyLimits,
+    known: observe::Known,
     endpoints: endpoints::Endpoints,
     connections: Arc<connections::Connections>,
     links: pool::Links,
     apps: Arc<http1::Client>,
+    h2_apps: http2::Client,
     /// The runtime that its tasks run on, and end with.
     runtime: Handle,
     /// What accepts, so that the drain knows when nothing more comes.
@@ -241,10 +244,15 @@ fn start_workers(deps: &ProxyDeps) -> std::io::Result<Started> {
             local_callers: deps.local_callers,
             zone: deps.zone.clone(),
             limits: deps.limits,
+            known: observe::Known::default(),
             endpoints: endpoints::Endpoints::new(),
             connections: connections::Connections::new(),
             links: pool::Links::new(LINKS_MAX / count),
             apps: Arc::default(),
+            h2_apps: {
+                let runtime = runtime.clone();
+                http2::Client::new(move |work| drop(runtime.spawn(work)))
+            },
             runtime,
             accepting: accepting.clone(),
             closing: deps.shutdown.clone(),

@@ -1,8 +1,10 @@
 //! What is counted and logged of each call, at both ends. Labels come from names we own.
 
-use std::sync::Arc;
+use std::hash::BuildHasher;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use hashbrown::{DefaultHashBuilder, HashTable};
 use mesh_core::access::Decision;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -12,6 +14,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use super::refusal::Refusal;
+use crate::limits::proxy::KNOWN_CALLS_MAX;
 
 /// Which end of a call counts it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -193,23 +196,84 @@ pub(super) struct Record<'a> {
     pub(super) bytes: Option<super::tcp::Copied>,
 }
 
+/// The counters of the calls that one worker saw: found without making labels anew.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    calls: Mutex<HashTable<(Call, Counter, Histogram)>>,
+    hasher: DefaultHashBuilder,
+}
+
+impl Known {
+    /// Counts an HTTP request.
+    fn request(&self, metrics: &ProxyMetrics, call: &CallRef<'_>, took: Duration) {
+        let hash = self.hasher.hash_one(call);
+        let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, count, latency)) = calls.find(hash, |(known, ..)| call.is(known)) {
+            count.inc();
+            latency.observe(took.as_secs_f64());
+            return;
+        }
+        let owned = call.owned();
+        let pair = Pair { side: call.side, src: owned.src.clone(), dst: owned.dst.clone() };
+        let count = metrics.requests.get_or_create(&owned).clone();
+        let latency = metrics.latency.get_or_create(&pair).clone();
+        count.inc();
+        latency.observe(took.as_secs_f64());
+        if calls.len() >= KNOWN_CALLS_MAX {
+            calls.clear();
+        }
+        let again =
+            |(known, ..): &(Call, Counter, Histogram)| self.hasher.hash_one(CallRef::of(known));
+        calls.insert_unique(hash, (owned, count, latency), again);
+    }
+}
+
+/// [`Call`], borrowed.
+#[derive(Clone, Copy, Debug, Hash)]
+struct CallRef<'a> {
+    side: &'static str,
+    src: &'a str,
+    dst: &'a str,
+    code: &'a str,
+    flags: &'static str,
+}
+
+impl<'a> CallRef<'a> {
+    fn of(call: &'a Call) -> Self {
+        Self {
+            side: call.side,
+            src: &call.src,
+            dst: &call.dst,
+            code: &call.code,
+            flags: call.flags,
+        }
+    }
+
+    fn is(&self, call: &Call) -> bool {
+        let Self { side, src, dst, code, flags } = *self;
+        side == call.side
+            && src == call.src
+            && dst == call.dst
+            && code == call.code
+            && flags == call.flags
+    }
+
+    fn owned(self) -> Call {
+        let Self { side, src, dst, code, flags } = self;
+        Call { side, src: src.to_owned(), dst: dst.to_owned(), code: code.to_owned(), flags }
+    }
+}
+
 impl super::Proxy {
     /// Counts and logs a call that ended.
-    pub(super) fn observe(self: &Arc<Self>, record: &Record<'_>) {
+    pub(super) fn observe(&self, record: &Record<'_>) {
         let side = record.side.as_str();
-        let call = Call {
-            side,
-            src: record.src.to_owned(),
-            dst: record.dst.to_owned(),
-            code: record.code.to_owned(),
-            flags: record.refusal.map_or("", Refusal::code),
-        };
+        let flags = record.refusal.map_or("", Refusal::code);
+        let call = CallRef { side, src: record.src, dst: record.dst, code: record.code, flags };
         if record.request.is_some() {
-            self.metrics.requests.get_or_create(&call).inc();
-            let pair = Pair { side, src: call.src, dst: call.dst };
-            self.metrics.latency.get_or_create(&pair).observe(record.took.as_secs_f64());
+            self.known.request(&self.metrics, &call, record.took);
         } else {
-            self.metrics.connections.get_or_create(&call).inc();
+            self.metrics.connections.get_or_create(&call.owned()).inc();
         }
         let failed = record.refusal.is_some();
         let wanted = match self.access_log {

@@ -24,7 +24,9 @@ use super::refusal::Refusal;
 use super::worker::{self, Share};
 use super::{LocalCallers, Proxy, tcp};
 use crate::callers::Caller;
-use crate::edge::{RecvBody, Reject, Service, http1};
+use crate::edge::{RecvBody, Reject, Service, Spoken, http1, http2, sniff};
+
+pub(super) use stream::{Carried, Switched};
 
 /// Who calls, with the certificate to show.
 #[derive(Clone, Debug)]
@@ -98,27 +100,59 @@ fn check(source: &Result<Source, Refusal>) -> Check {
     Check::Local(service.map(|(_, service)| service.clone()))
 }
 
-async fn serve_http(
+/// Made before it is awaited, for an `async fn` holds its arguments twice.
+fn serve_http(
     proxy: Arc<Proxy>, stream: TcpStream, source: Result<Source, Refusal>, targets: Targets,
     registered: Registered,
-) {
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "local connection ended at once");
-        return;
-    }
+) -> impl Future<Output = ()> + Send {
     registered.becomes(check(&source));
+    let config = http1::Config { rest: proxy.limits.rest, head: proxy.limits.head };
+    let ready = stream.set_nodelay(true);
     let (stream, moved) = tcp::counted(stream);
-    let limits = &proxy.limits;
-    let config = http1::Config { rest: limits.rest, head: limits.head };
-    let service = Local { proxy: Arc::clone(&proxy), source, targets };
-    tokio::select! {
-        // once the proxy closes, what is in flight finishes and the client comes back elsewhere
-        served = http1::serve(stream, &service, &config, &proxy.closing) => {
-            tracing::trace!(?served, "local connection ended");
+    let service = Local { proxy, source, targets };
+    async move {
+        if let Err(error) = ready {
+            tracing::debug!(%error, "local connection ended at once");
+            return;
         }
-        () = registered.close.cancelled() => {}
-        () = moved.stalled(limits.idle) => {}
+        let closing = &service.proxy.closing;
+        let serving = async {
+            // boxed, as what is over once the connection rests
+            let (spoken, stream) = Box::pin(sniff(stream, &config, closing)).await?;
+            // once the proxy closes, what is in flight finishes and the client comes back elsewhere
+            Some(match spoken {
+                Spoken::Http1 => http1::serve(stream, &service, &config, closing).await,
+                // boxed, for most connections need not carry its state
+                Spoken::Http2 => {
+                    let served = Box::pin(http2::serve(stream, &service, &config, closing));
+                    http1::Outcome::Ended(served.await)
+                }
+            })
+        };
+        let outcome = tokio::select! {
+            outcome = serving => outcome,
+            () = registered.close.cancelled() => None,
+            () = moved.stalled(service.proxy.limits.idle) => None,
+        };
+        match outcome {
+            Some(http1::Outcome::Switched(caller, body)) => match body.into_switched() {
+                Some(far) => {
+                    let (src, close) = (name_of(&service.source), &registered.close);
+                    Box::pin(stream::switched(&service.proxy, caller, far, src, close)).await;
+                }
+                None => debug_assert!(false, "only what switched is answered 101"),
+            },
+            Some(http1::Outcome::Ended(served)) => {
+                tracing::trace!(?served, "local connection ended");
+            }
+            None => {}
+        }
     }
+}
+
+/// The short name of who calls, or `unknown`.
+fn name_of(source: &Result<Source, Refusal>) -> String {
+    source.as_ref().map_or_else(|_| "unknown".to_owned(), |source| short(&source.id))
 }
 
 /// The requests of one local connection.
@@ -137,6 +171,11 @@ impl Service for Local {
 
     fn refuse(&self, reject: &Reject) -> Response<ProxyBody> {
         exchange::refuse(&self.proxy, &self.source, reject)
+    }
+
+    fn refuse_called(&self, reject: &Reject) -> Response<ProxyBody> {
+        // its record was written when the call ended
+        Refusal::Rejected(reject.clone()).response()
     }
 }
 

@@ -1,11 +1,12 @@
 //! Links to other agents: one per source identity, destination identity and agent, made at first
 //! use, kept, and replaced before either certificate ends.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use hashbrown::HashMap;
 use mesh_core::identity::{self, SpiffeId};
 use mesh_core::time::UnixMillis;
 use mesh_net::tls::{self, Expected, SvidSource};
@@ -152,7 +153,7 @@ impl Proxy {
         let tcp = TcpStream::connect(key.address).await.map_err(|why| failed(why.to_string()))?;
         tcp.set_nodelay(true).map_err(|why| failed(why.to_string()))?;
         let tls = TlsConnector::from(config)
-            .connect(sni, tcp)
+            .connect(sni, link::ReadAhead::new(tcp))
             .await
             .map_err(|why| failed(tls::describe(&why)))?;
         let (_, session) = tls.get_ref();

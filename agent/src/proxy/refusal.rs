@@ -3,6 +3,7 @@
 use http::{HeaderValue, Response, StatusCode};
 
 use super::body::ProxyBody;
+use super::grpc;
 use crate::edge::Reject;
 use crate::link::Code;
 
@@ -144,6 +145,11 @@ impl Refusal {
             | Self::Broken(_)
             | Self::NoIdentity(_) => Code::UNAVAILABLE,
         }
+    }
+
+    /// As the whole answer to a call of gRPC, or of any other kind.
+    pub(super) fn response_to(&self, is_grpc: bool) -> Response<ProxyBody> {
+        if is_grpc { grpc::answer(self) } else { self.response() }
     }
 
     /// As the whole answer.

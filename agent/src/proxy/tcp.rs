@@ -1,14 +1,16 @@
 //! Copying bytes both ways, until both sides ended, nothing moves, or the connection must close.
 
+use std::future::poll_fn;
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::net::TcpStream;
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::sync::CancellationToken;
 
 use crate::edge::Transport;
@@ -49,35 +51,36 @@ impl Ended {
 
 /// Copies between `caller` and `callee`, with half-close, until the end.
 pub(super) async fn copy<A, B>(
-    caller: A, callee: B, idle: Duration, close: &CancellationToken,
+    mut caller: A, mut callee: B, idle: Duration, close: &CancellationToken,
 ) -> (Copied, Ended)
 where
     A: AsyncRead + AsyncWrite + Unpin,
     B: AsyncRead + AsyncWrite + Unpin,
 {
-    let (mut caller_read, mut caller_write) = tokio::io::split(caller);
-    let (mut callee_read, mut callee_write) = tokio::io::split(callee);
     let (sent, received) = (Counter::default(), Counter::default());
-    let both = async {
-        tokio::try_join!(
-            one_way(&mut caller_read, &mut callee_write, &sent),
-            one_way(&mut callee_read, &mut caller_write, &received),
-        )
-    };
+    let (mut there, mut back) = (Way::new(), Way::new());
+    let mut turn = false;
+    let both = poll_fn(|cx| {
+        // in turns, or a direction that always has something to copy would starve the other
+        turn = !turn;
+        let first = if turn {
+            there.poll(cx, &mut caller, &mut callee, &sent)?
+        } else {
+            back.poll(cx, &mut callee, &mut caller, &received)?
+        };
+        let second = if turn {
+            back.poll(cx, &mut callee, &mut caller, &received)?
+        } else {
+            there.poll(cx, &mut caller, &mut callee, &sent)?
+        };
+        if first.is_ready() && second.is_ready() { Poll::Ready(Ok(())) } else { Poll::Pending }
+    });
     let ended = tokio::select! {
-        done = both => done.map_or_else(broken, |_| Ended::Done),
+        done = both => done.map_or_else(broken, |()| Ended::Done),
         () = stalled(&sent, &received, idle) => Ended::Idle,
         () = close.cancelled() => Ended::Closed,
     };
     (Copied { sent: sent.get(), received: received.get() }, ended)
-}
-
-/// Closes a connection that did not end well with a reset: a plain close would tell the other
-/// side that it has seen all there is.
-pub(super) fn abort(stream: &TcpStream) {
-    if let Err(error) = stream.set_zero_linger() {
-        tracing::debug!(%error, "connection is closed without a reset");
-    }
 }
 
 /// A transport whose bytes are counted, and the count.
@@ -104,9 +107,9 @@ impl Moved {
     }
 }
 
-impl Transport for Counted<TcpStream> {
+impl<T: Transport> Transport for Counted<T> {
     fn abort(&self) {
-        abort(&self.io);
+        self.io.abort();
     }
 }
 
@@ -177,19 +180,87 @@ impl Counter {
     }
 }
 
-async fn one_way<R, W>(from: &mut R, to: &mut W, bytes: &Counter) -> io::Result<()>
-where
-    R: AsyncRead + Unpin,
-    W: AsyncWrite + Unpin,
-{
-    let mut buffer = vec![0; 16 << 10];
-    loop {
-        let len = from.read(&mut buffer).await?;
-        if len == 0 {
-            return to.shutdown().await;
+/// One direction. At rest it holds no buffer: what is read lies on the stack, until it cannot be
+/// written at once.
+#[derive(Debug)]
+struct Way {
+    /// Read, and not yet written.
+    rest: BytesMut,
+    stage: Stage,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Stage {
+    Copying,
+    /// The reader's side has ended, the writer's was not told yet.
+    Ending,
+    Done,
+}
+
+impl Way {
+    fn new() -> Self {
+        Self { rest: BytesMut::new(), stage: Stage::Copying }
+    }
+
+    /// Copies what can be copied; ready once the end was.
+    fn poll<R, W>(
+        &mut self, cx: &mut Context<'_>, from: &mut R, to: &mut W, bytes: &Counter,
+    ) -> Poll<io::Result<()>>
+    where
+        R: AsyncRead + Unpin,
+        W: AsyncWrite + Unpin,
+    {
+        loop {
+            ready!(self.poll_rest(cx, to, bytes))?;
+            match self.stage {
+                Stage::Done => return Poll::Ready(Ok(())),
+                Stage::Ending => {
+                    ready!(Pin::new(&mut *to).poll_shutdown(cx))?;
+                    self.stage = Stage::Done;
+                }
+                Stage::Copying => {
+                    let mut space = [const { MaybeUninit::uninit() }; COPY_SIZE];
+                    let mut read = ReadBuf::uninit(&mut space);
+                    if Pin::new(&mut *from).poll_read(cx, &mut read)?.is_pending() {
+                        ready!(Pin::new(&mut *to).poll_flush(cx))?;
+                        return Poll::Pending;
+                    }
+                    let mut found = read.filled();
+                    if found.is_empty() {
+                        self.stage = Stage::Ending;
+                    } else if let Poll::Ready(len) = poll_some(cx, to, found, bytes)? {
+                        found.advance(len);
+                    }
+                    self.rest.extend_from_slice(found);
+                }
+            }
         }
-        to.write_all(&buffer[..len]).await?;
-        bytes.add(len);
+    }
+
+    fn poll_rest<W: AsyncWrite + Unpin>(
+        &mut self, cx: &mut Context<'_>, to: &mut W, bytes: &Counter,
+    ) -> Poll<io::Result<()>> {
+        while !self.rest.is_empty() {
+            let len = ready!(poll_some(cx, to, &self.rest, bytes))?;
+            self.rest.advance(len);
+            if self.rest.is_empty() {
+                self.rest = BytesMut::new();
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Writes some of `found`, and counts it.
+fn poll_some<W: AsyncWrite + Unpin>(
+    cx: &mut Context<'_>, to: &mut W, found: &[u8], bytes: &Counter,
+) -> Poll<io::Result<usize>> {
+    match ready!(Pin::new(to).poll_write(cx, found))? {
+        0 => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+        len => {
+            bytes.add(len);
+            Poll::Ready(Ok(len))
+        }
     }
 }
 
@@ -206,9 +277,14 @@ async fn stalled(sent: &Counter, received: &Counter, idle: Duration) {
     }
 }
 
+/// Bytes of one read.
+const COPY_SIZE: usize = 64 << 10;
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
     use super::*;
 
     #[tokio::test]

@@ -189,9 +189,9 @@ impl Accepting {
 
 /// The worker for a connection that was accepted at `here`: that one, unless it has over `slack`
 /// more than the one that has least.
-fn choose(open: impl Iterator<Item = usize> + Clone, here: usize, slack: usize) -> usize {
+fn choose(mut open: impl Iterator<Item = usize> + Clone, here: usize, slack: usize) -> usize {
     let least = open.clone().enumerate().min_by_key(|(_, open)| *open);
-    let mine = open.clone().nth(here).unwrap_or(0);
+    let mine = open.nth(here).unwrap_or(0);
     match least {
         Some((at, least)) if mine > least.saturating_add(slack) => at,
         Some(_) | None => here,

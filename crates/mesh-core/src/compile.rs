@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 
 use crate::catalog::{Health, Instance, Liveness};
 use crate::name::{ServiceName, SubsetName};
-use crate::policy::{Route, RuleKind, ServicePolicy, Target};
+use crate::policy::{Protocol, Route, RuleKind, ServicePolicy, Target};
 use crate::resource::{
     Backend, CompiledRoute, CompiledRule, Endpoint, EndpointState, Resource, ResourceKey,
     ServiceAccess, ServiceEndpoints, ServiceRoutes,
@@ -17,6 +17,8 @@ use crate::state::{MeshState, PolicyOfService};
 
 /// Longest time for one request where policy says nothing, in milliseconds.
 pub const TIMEOUT_MS_DEFAULT: u64 = 15_000;
+/// Longest time for one gRPC call where policy says nothing: the longest that policy can say.
+pub const GRPC_TIMEOUT_MS_DEFAULT: u64 = 3_600_000;
 /// Longest time to connect where policy says nothing, in milliseconds.
 pub const CONNECT_TIMEOUT_MS_DEFAULT: u64 = 2_000;
 
@@ -48,7 +50,12 @@ pub fn modified(state: &MeshState, key: &ResourceKey) -> Revision {
 pub fn routes(state: &MeshState, service: &ServiceName) -> Option<ServiceRoutes> {
     let entry = state.policy.services.get(service);
     let policy = entry.and_then(|entry| entry.service.as_ref());
-    let timeout_ms = policy.and_then(|p| p.timeout_ms).unwrap_or(TIMEOUT_MS_DEFAULT);
+    // gRPC callers bring deadlines of their own, and streams may be silent for long
+    let usual = match policy.and_then(|p| p.protocol) {
+        Some(Protocol::Grpc) => GRPC_TIMEOUT_MS_DEFAULT,
+        Some(Protocol::Tcp | Protocol::Http | Protocol::Http2) | None => TIMEOUT_MS_DEFAULT,
+    };
+    let timeout_ms = policy.and_then(|p| p.timeout_ms).unwrap_or(usual);
     let routes = policy.map_or(&[][..], |p| &p.routes);
     let compiled = routes
         .iter()

@@ -8,10 +8,12 @@
 //! 1. Refuses what has no single reading: raw bytes outside visible ASCII, `\`, `#`, `?`, `;`; the
 //!    escapes of `/`, `\`, `;` and of control characters; broken escapes; escapes that are not
 //!    UTF-8 (overlong forms and surrogates too).
-//! 2. Decodes the escapes of unreserved characters and writes all others in upper case
-//!    (RFC 3986 §6.2.2). Visible bytes that may not stand in a path (`"<>[]^{|}` and the back
-//!    quote) become escapes. Escapes of reserved characters, such as `%40`, stay: they are not the
-//!    same as the character (RFC 3986 §2.2). Unicode forms (NFC, NFD) stay as they came.
+//! 2. Gives every character one spelling, since most applications decode a path before they look
+//!    at it, and a rule on `/a@b` must not be passed as `/a%40b`. What may stand in a segment
+//!    (`pchar` of RFC 3986 §3.3: letters, digits and `-._~!$&'()*,=:@`) stands bare, all else is an
+//!    escape in upper case. So is `+`: bare it is a space to applications that decode a path as
+//!    they would a form, and `%2B` is a plus to everyone. Unicode forms (NFC, NFD) stay as they
+//!    came.
 //! 3. Refuses double encoding: `%25` before two hex digits that would be an escape of `.`, `/`,
 //!    `\`, `;`, `%` or of a control character. Any other `%25`, as in `/100%25` or `/a%2520b`,
 //!    is data.
@@ -19,6 +21,7 @@
 //!    that climbs above the root is refused, not clamped. A last slash stays.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::num::NonZeroU16;
 
 /// The longest path, before and after, in bytes.
 pub const PATH_LEN_MAX: usize = 8 << 10;
@@ -99,7 +102,10 @@ fn decode(path: &[u8]) -> Result<String, PathError> {
     let mut at = 0;
     while let Some(&byte) = path.get(at) {
         if byte != b'%' {
-            push_raw(&mut out, byte, at)?;
+            if !byte.is_ascii_graphic() || b"\\#?;".contains(&byte) {
+                return Err(PathError::Byte { found: byte, at });
+            }
+            push(&mut out, byte);
             if !meaning.is_empty() {
                 meaning.push(byte);
             }
@@ -113,10 +119,7 @@ fn decode(path: &[u8]) -> Result<String, PathError> {
         if !found.is_ascii() || !meaning.is_empty() {
             meaning.push(found);
         }
-        match found {
-            _ if unreserved(found) => out.push(char::from(found)),
-            _ => push_escape(&mut out, found),
-        }
+        push(&mut out, found);
         at += 3;
     }
     match std::str::from_utf8(&meaning) {
@@ -125,23 +128,12 @@ fn decode(path: &[u8]) -> Result<String, PathError> {
     }
 }
 
-fn push_raw(out: &mut String, byte: u8, at: usize) -> Result<(), PathError> {
-    match byte {
-        b'\\' | b'#' | b'?' | b';' => Err(PathError::Byte { found: byte, at }),
-        _ if !byte.is_ascii_graphic() => Err(PathError::Byte { found: byte, at }),
-        b'"' | b'<' | b'>' | b'[' | b']' | b'^' | b'`' | b'{' | b'|' | b'}' => {
-            push_escape(out, byte);
-            Ok(())
-        }
-        _ => {
-            out.push(char::from(byte));
-            Ok(())
-        }
-    }
-}
-
-fn push_escape(out: &mut String, byte: u8) {
+/// Appends the one spelling of `byte`.
+fn push(out: &mut String, byte: u8) {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
+    if bare(byte) {
+        return out.push(char::from(byte));
+    }
     out.push('%');
     out.push(char::from(HEX[usize::from(byte >> 4)]));
     out.push(char::from(HEX[usize::from(byte & 15)]));
@@ -158,9 +150,9 @@ fn hex_pair(digits: &[u8]) -> Option<u8> {
     Some(digit(*high)? << 4 | digit(*low)?)
 }
 
-/// RFC 3986 §2.3.
-fn unreserved(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
+/// Whether `byte` stands for itself in a canonical path; all others are escaped or refused.
+fn bare(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~!$&'()*,=:@/".contains(&byte)
 }
 
 /// Looks at the normalised text, so that `%25%32%65` is found as well as `%252e`.
@@ -234,6 +226,14 @@ pub enum HostError {
 /// # Errors
 /// [`HostError`]: the request must be refused.
 pub fn canonical_host(host: &str) -> Result<String, HostError> {
+    host_and_port(host).map(|(name, _)| name)
+}
+
+/// [`canonical_host`], and the port that stands beside it.
+///
+/// # Errors
+/// [`HostError`]: the request must be refused.
+pub fn host_and_port(host: &str) -> Result<(String, Option<NonZeroU16>), HostError> {
     if host.is_empty() || host.len() > HOST_LEN_MAX {
         return Err(HostError::Length { len: host.len() });
     }
@@ -243,25 +243,25 @@ pub fn canonical_host(host: &str) -> Result<String, HostError> {
     if let Some(rest) = host.strip_prefix('[') {
         let wrong = || HostError::Address(host.to_owned());
         let (address, port) = rest.split_once(']').ok_or_else(wrong)?;
-        check_port(host, port)?;
+        let port = port_of(host, port)?;
         let address: Ipv6Addr = address.parse().map_err(|_| wrong())?;
-        return Ok(format!("[{address}]"));
+        return Ok((format!("[{address}]"), port));
     }
     let (name, port) = host.split_at(host.find(':').unwrap_or(host.len()));
-    check_port(host, port)?;
-    canonical_name(host, name.strip_suffix('.').unwrap_or(name))
+    let port = port_of(host, port)?;
+    Ok((canonical_name(host, name.strip_suffix('.').unwrap_or(name))?, port))
 }
 
-/// `port` is empty, or a colon and a port number.
-fn check_port(host: &str, port: &str) -> Result<(), HostError> {
-    let number = match port.strip_prefix(':') {
-        None if port.is_empty() => return Ok(()),
+/// `text` is empty, or a colon and a port number.
+fn port_of(host: &str, text: &str) -> Result<Option<NonZeroU16>, HostError> {
+    let number = match text.strip_prefix(':') {
+        None if text.is_empty() => return Ok(None),
         None => return Err(HostError::Address(host.to_owned())),
         Some(number) => number,
     };
     let digits = number.bytes().all(|b| b.is_ascii_digit());
-    match number.parse::<u16>() {
-        Ok(port) if digits && port != 0 => Ok(()),
+    match number.parse() {
+        Ok(port) if digits => Ok(Some(port)),
         Ok(_) | Err(_) => Err(HostError::Port(host.to_owned())),
     }
 }

@@ -99,7 +99,8 @@ mod tests {
         let none = Steps::default();
         let write = Steps { checkpoint: true, purge: None };
         let cut = |upto| Steps { checkpoint: false, purge: Some(upto) };
-        let cases: &[(&str, usize, usize, Option<u64>, &[u64], Steps)] = &[
+        type Case<'a> = (&'a str, usize, usize, Option<u64>, &'a [u64], Steps);
+        let cases: &[Case<'_>] = &[
             ("short", 99, 99, None, &[], none),
             ("long, no checkpoint yet", 100, 100, None, &[], write),
             ("long since the only one", 150, 100, None, &[7], write),

@@ -2,12 +2,12 @@
 # Our agents: one at the caller, one at the callee, and a control server that is not measured.
 # `prepare` makes the mesh and leaves both agents' keys, certificates and config on disk; `start` is
 # then what a peer's start is: two proxies that read their config. HTTP/1.1 is routed by Host and
-# callers are known by their user, as in any mesh; TCP has a port of its own.
+# callers are known by their user, as in any mesh; TCP and HTTP/2 have ports of their own.
 . "$MB_ROOT/adapters/lib.sh"
 : "${MESH_BIN:=$MB_ROOT/../../target/release}"
 CTL=$MB_DIR/ctl
-# The agent has no setting for its workers; its runtime takes their number from here.
-export TOKIO_WORKER_THREADS=$MB_THREADS
+# What carries calls; the rest of the agent needs little.
+export MESH_AGENT_WORKERS=$MB_THREADS TOKIO_WORKER_THREADS=1
 export MESH_ADDR=127.0.0.1:$(P 7) MESH_TOKEN_FILE=$CTL/admin.token
 
 names() { seq -f 'svc-%.0f' 0 "$LAST"; }
@@ -40,7 +40,7 @@ service = "web"
 port = 1
 user = "root"
 upstreams = [$(names | sed -n "$((first + 1)),$((first + 250))p" | sed 's/.*/"&",/' | tr '\n' ' ')
-$([ "$first" = 0 ] && echo "{ service = \"bulk\", listen = \"127.0.0.1:$(P 2)\" }")]
+$([ "$first" = 0 ] && echo "{ service = \"bulk\", listen = \"127.0.0.1:$(P 2)\" }, { service = \"pages\", listen = \"127.0.0.1:$(P 1)\" }")]
 E
   done
 }
@@ -50,11 +50,16 @@ callee_services() {
     printf '[instance.%s]\nservice = "%s"\nport = %d\n' "$name" "$name" "${MB_HTTP_BACKEND#*:}"
   done
   printf '[instance.bulk]\nservice = "bulk"\nport = %d\n' "${MB_TCP_BACKEND#*:}"
+  printf '[instance.pages]\nservice = "pages"\nport = %d\n' "${MB_H2_BACKEND#*:}"
 }
 
 policy() {
-  { names; echo bulk; } | while read -r name; do
-    [ "$name" = bulk ] || printf '[service.%s]\nprotocol = "http"\n' "$name"
+  { names; echo bulk; echo pages; } | while read -r name; do
+    case $name in
+      bulk) ;;
+      pages) printf '[service.pages]\nprotocol = "http2"\n' ;;
+      *) printf '[service.%s]\nprotocol = "http"\n' "$name" ;;
+    esac
     printf '[[allow.%s]]\nname = "web"\nfrom = ["web"]\n' "$name"
   done
 }
@@ -100,11 +105,11 @@ prepare() { # once for each run of the harness: its process is our parent
   caller_services | agent_files caller "$(P 6)" "127.0.0.1:$(P 0)" "$(P 9)"
   callee_services | agent_files callee "$(P 3)" "" "$(P 10)"
   "$MESH_BIN/mesh" token create --node caller --service web --out "$MB_DIR/caller/join.token" >>"$CTL/log"
-  "$MESH_BIN/mesh" token create --node callee --service 'svc-*,bulk' --out "$MB_DIR/callee/join.token" >>"$CTL/log"
+  "$MESH_BIN/mesh" token create --node callee --service 'svc-*,bulk,pages' --out "$MB_DIR/callee/join.token" >>"$CTL/log"
   policy >"$CTL/policy.toml"
   "$MESH_BIN/mesh" apply "$CTL/policy.toml" >>"$CTL/log"
   start_agents
-  wait_for $((MB_SERVICES + 2))
+  wait_for $((MB_SERVICES + 3))
   set +e
   stop_all; stop_control
   echo "$made" >"$CTL/made"
@@ -114,6 +119,5 @@ start() {
   start_agents
 }
 after_stop() { stop_control; }
-h2_port() { :; }      # not served yet: h2 and gRPC are reported as not supported
 version() { "$MESH_BIN/mesh-agent" --version; }
 main "$@"

@@ -79,7 +79,7 @@ pub(super) fn frame(
     Ending::Close
 }
 
-/// Puts a head into `out`; `keep` says whether the connection goes on.
+/// Puts a head into `out`; `keep` says whether the connection goes on. After 101 it does, as another.
 pub(super) fn head(
     out: &mut BytesMut, asked: &Asked, status: StatusCode, headers: &HeaderMap, keep: bool,
 ) {
@@ -89,6 +89,10 @@ pub(super) fn head(
     out.put_slice(status.canonical_reason().unwrap_or_default().as_bytes());
     out.put_slice(b"\r\n");
     fields(out, headers);
+    if status == StatusCode::SWITCHING_PROTOCOLS {
+        out.put_slice(b"connection: upgrade\r\n\r\n");
+        return;
+    }
     match (keep, asked.version) {
         (false, _) => out.put_slice(b"connection: close\r\n"),
         (true, Version::HTTP_10) => out.put_slice(b"connection: keep-alive\r\n"),

@@ -18,13 +18,21 @@ use tokio::time::{Instant, timeout};
 use super::answer::{self, Ending};
 use super::conn::State;
 use super::head;
+use super::raw::Raw;
 use super::reply::{self, Reply};
+use super::upgrade::Upgrade;
 use super::writer::Writer;
 use crate::edge::body::{BodyError, Source};
 use crate::edge::limits::{APP_CONNECT, APP_IDLE, APP_IDLE_MAX, HEAD_BYTES_MAX, INFORMED_MAX};
 use crate::edge::{RecvBody, Transport};
 
-impl Transport for TcpStream {}
+impl Transport for TcpStream {
+    fn abort(&self) {
+        if let Err(error) = self.set_zero_linger() {
+            tracing::debug!(%error, "connection is closed without a reset");
+        }
+    }
+}
 
 /// The connections to applications on this host, kept while idle.
 #[derive(Debug, Default)]
@@ -33,6 +41,25 @@ pub struct Client(Mutex<HashMap<SocketAddr, Vec<Idle>>>);
 struct Idle {
     state: State<TcpStream>,
     since: Instant,
+}
+
+/// What an application made of a request.
+#[derive(Debug)]
+pub enum Sent {
+    /// It answered.
+    Answered(Response<RecvBody>),
+    /// It answered 101: the connection leaves HTTP for the protocol that was asked for.
+    Switched(Response<Raw<TcpStream>>),
+}
+
+impl Sent {
+    /// The status of the answer.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::Answered(response) => response.status(),
+            Self::Switched(response) => response.status(),
+        }
+    }
 }
 
 /// Why an application did not answer.
@@ -61,13 +88,14 @@ pub enum SendError {
 
 impl Client {
     /// Sends `request`, in origin form, to the application on `address`. A kept connection that
-    /// turns out to be closed is replaced, unless the application may have acted on the request.
+    /// turns out to be closed is replaced, unless the application may have acted on the request. One
+    /// with the field `upgrade` may be answered 101, no other.
     ///
     /// # Errors
     /// [`SendError`]
     pub async fn send<B>(
         self: &Arc<Self>, address: SocketAddr, request: Request<B>,
-    ) -> Result<Response<RecvBody>, SendError>
+    ) -> Result<Sent, SendError>
     where
         B: Body<Data = Bytes, Error: std::fmt::Display> + Send + Unpin + 'static,
     {
@@ -79,13 +107,14 @@ impl Client {
         let mut call = Call {
             client: Arc::clone(self),
             address,
+            upgrade: upgrade_of(&parts.headers),
             method: parts.method,
             head: head.freeze(),
-            upload: Upload { body, writer: Writer::new(ending, true), broken: false },
+            upload: Upload { body, writer: Writer::new(ending, true), broken: false, begun: false },
         };
         if let Some(state) = self.take(address) {
             call = match call.exchange(state).await {
-                Err((SendError::Closed, Some(call))) if repeatable => call,
+                Err((SendError::Closed, Some(call))) if repeatable || call.is_whole() => call,
                 outcome => return outcome.map_err(|(why, _)| why),
             };
         }
@@ -163,6 +192,11 @@ fn frame(method: &Method, headers: &mut HeaderMap, body: &impl Body) -> Ending {
     Ending::None
 }
 
+/// The protocol that the head asks for.
+fn upgrade_of(headers: &HeaderMap) -> Option<Upgrade> {
+    Upgrade::named(headers.get(header::UPGRADE)?.to_str().ok()?)
+}
+
 fn put_head(out: &mut BytesMut, parts: &http::request::Parts) {
     out.put_slice(parts.method.as_str().as_bytes());
     out.put_u8(b' ');
@@ -178,6 +212,8 @@ struct Call<B> {
     client: Arc<Client>,
     address: SocketAddr,
     method: Method,
+    /// What it asks for.
+    upgrade: Option<Upgrade>,
     head: Bytes,
     upload: Upload<B>,
 }
@@ -188,17 +224,24 @@ struct Upload<B> {
     writer: Writer,
     /// The application takes no more of it; it may answer all the same.
     broken: bool,
+    /// Something of it was read.
+    begun: bool,
 }
 
 impl<B> Call<B>
 where
     B: Body<Data = Bytes, Error: std::fmt::Display> + Send + Unpin + 'static,
 {
+    /// Whether the application lacked a body that is still all here: it cannot have acted.
+    fn is_whole(&self) -> bool {
+        !self.upload.begun && !self.upload.writer.ended
+    }
+
     /// Sends the request on `state` and waits for the answer's head. Gives the call back if
     /// nothing of an answer came.
     async fn exchange(
         mut self, mut state: State<TcpStream>,
-    ) -> Result<Response<RecvBody>, (SendError, Option<Self>)> {
+    ) -> Result<Sent, (SendError, Option<Self>)> {
         // one that was tried on a closed connection begins anew
         self.upload.broken = false;
         state.output.buffer().extend_from_slice(&self.head);
@@ -228,12 +271,29 @@ where
             }
         });
         match replied.await {
-            Ok(reply) => Ok(self.answered(state, reply)),
+            Ok(reply) if reply.status == StatusCode::SWITCHING_PROTOCOLS => {
+                self.switched(state, reply).map(Sent::Switched).map_err(|why| (why, None))
+            }
+            Ok(reply) => Ok(Sent::Answered(self.answered(state, reply))),
             Err(SendError::Closed) if state.input.is_empty() && informed == 0 => {
                 Err((SendError::Closed, Some(self)))
             }
             Err(why) => Err((why, None)),
         }
+    }
+
+    /// The connection as the application sees it now, if it was asked to.
+    fn switched(
+        self, state: State<TcpStream>, reply: Reply,
+    ) -> Result<Response<Raw<TcpStream>>, SendError> {
+        let asked = self.upgrade.is_some_and(|upgrade| upgrade.is_taken(&reply.headers));
+        if !asked || !state.output.is_empty() {
+            return Err(SendError::Answer("101 without having been asked to"));
+        }
+        let mut response = Response::new(state.into_raw());
+        *response.status_mut() = reply.status;
+        *response.headers_mut() = reply.headers;
+        Ok(response)
     }
 
     fn answered(self, mut state: State<TcpStream>, reply: Reply) -> Response<RecvBody> {
@@ -291,6 +351,7 @@ where
                     waits = true;
                     break;
                 };
+                self.begun = true;
                 self.writer.put(&mut state.output, frame)?;
             }
             if self.broken {

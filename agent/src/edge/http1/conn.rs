@@ -12,6 +12,7 @@ use tokio_util::io::poll_read_buf;
 
 use super::answer::Ending;
 use super::chunked::{Chunked, Step};
+use super::raw::Raw;
 use crate::edge::Transport;
 use crate::edge::body::{BodyError, Source};
 use crate::edge::framing::Framing;
@@ -99,7 +100,7 @@ impl Output {
         self.then.advance(len - data);
     }
 
-    fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.first.is_empty() && self.data.is_empty() && self.then.is_empty()
     }
 }
@@ -111,6 +112,12 @@ impl<IO: Transport> Conn<IO> {
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State<IO>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What it is once it left HTTP; nothing while somebody still reads a body from it.
+    pub(super) fn into_raw(self: Arc<Self>) -> Option<Raw<IO>> {
+        let state = Arc::into_inner(self)?.0.into_inner();
+        Some(state.unwrap_or_else(PoisonError::into_inner).into_raw())
     }
 }
 
@@ -133,6 +140,11 @@ impl<IO: Transport> Source for Conn<IO> {
             wake(&mut state.watcher);
         }
         Poll::Ready(part)
+    }
+
+    fn malformed(&self, turn: u64) -> Option<&'static str> {
+        let state = self.lock();
+        state.malformed().filter(|_| state.turn == turn)
     }
 }
 
@@ -258,6 +270,12 @@ impl<IO: Transport> State<IO> {
             }
         }
         Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    /// The connection as it is outside of HTTP. What was to be written must have been.
+    pub(super) fn into_raw(self) -> Raw<IO> {
+        debug_assert!(self.output.is_empty(), "the last head was sent");
+        Raw::after(self.io, self.input)
     }
 
     /// Gives the memory of empty buffers back.

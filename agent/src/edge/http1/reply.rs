@@ -38,6 +38,9 @@ pub(super) fn parse(bytes: &[u8], method: &Method) -> Result<Reply, &'static str
     };
     let status = response.code.and_then(|code| StatusCode::from_u16(code).ok());
     let status = status.ok_or("status is no number from 100 to 999")?;
+    if status == StatusCode::SWITCHING_PROTOCOLS && version != Version::HTTP_11 {
+        return Err("there is no 101 in HTTP/1.0");
+    }
     let mut headers = fields_of(response.headers).map_err(|reject| reject.why)?;
     let ending = ending(method, status, version, &mut headers)?;
     let keep_alive = super::head::keeps(version, &headers)
@@ -131,6 +134,7 @@ mod tests {
             ("1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", None),
             ("1.0 200 OK\r\nTransfer-Encoding: chunked\r\n", None),
             ("1.1 20 OK\r\n", None),
+            ("1.0 101 Switching Protocols\r\n", None),
             ("2.0 200 OK\r\n", None),
             ("1.1 200 OK\r\nA : b\r\n", None),
             ("1.1 200 OK\r\nA: b\r\n c\r\n", None),

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::answer::{self, Asked, Ending};
 use super::conn::{Conn, State};
 use super::head::{self, Head};
+use super::raw::Raw;
 use super::writer::Writer;
 use crate::edge::framing::Framing;
 use crate::edge::limits::{HEAD_BYTES_MAX, LINGER, LINGER_BYTES_MAX};
@@ -43,6 +44,15 @@ pub enum Served {
     Aborted,
 }
 
+/// What became of a connection.
+#[derive(Debug)]
+pub enum Outcome<IO, B> {
+    /// It ended.
+    Ended(Served),
+    /// The client was answered 101, with this body: what it sends from now on is no HTTP.
+    Switched(Raw<IO>, B),
+}
+
 /// What comes next on a connection.
 enum Next {
     Request(Box<Head>),
@@ -50,25 +60,47 @@ enum Next {
     Close,
 }
 
-/// Serves `io` until the client leaves, or `closing` is cancelled and what is under way is done.
+/// Serves `io` until the client leaves, `closing` is cancelled and what is under way is done, or the
+/// service answers 101.
 pub async fn serve<IO: Transport, S: Service>(
     io: IO, service: &S, config: &Config, closing: &CancellationToken,
-) -> Served {
-    let serving = Serving(Conn::new(io));
-    let conn = &serving.0;
+) -> Outcome<IO, S::Body> {
+    let conn = Conn::new(io);
+    let serving = Serving(&conn);
+    let last = serve_requests(&conn, service, config, closing).await;
+    drop(serving);
+    match last {
+        Last::Ended(served) => Outcome::Ended(served),
+        // what asks for another protocol has no body that somebody could still be reading
+        Last::Switched(body) => match conn.into_raw() {
+            Some(raw) => Outcome::Switched(raw, body),
+            None => Outcome::Ended(Served::Aborted),
+        },
+    }
+}
+
+/// The last exchange of a connection.
+enum Last<B> {
+    Ended(Served),
+    Switched(B),
+}
+
+async fn serve_requests<IO: Transport, S: Service>(
+    conn: &Arc<Conn<IO>>, service: &S, config: &Config, closing: &CancellationToken,
+) -> Last<S::Body> {
     loop {
         let request = match next(conn, config, closing).await {
             Next::Request(request) => request,
             Next::Close => {
                 shut(conn).await;
-                return Served::Done;
+                return Last::Ended(Served::Done);
             }
             Next::Refuse(reject) => {
                 let answer = service.refuse(&reject);
                 let asked = Asked::nothing();
                 let told = Box::pin(respond(conn, &asked, answer, false)).await;
                 linger(conn, true).await;
-                return if told.is_ok() { Served::Refused } else { Served::Gone };
+                return Last::Ended(if told.is_ok() { Served::Refused } else { Served::Gone });
             }
         };
         // boxed, so that a connection at rest does not hold the place of a call
@@ -77,17 +109,18 @@ pub async fn serve<IO: Transport, S: Service>(
             Ok(After::Close) => {
                 // in a drain it waits for nothing but what came already
                 linger(conn, !closing.is_cancelled()).await;
-                return Served::Done;
+                return Last::Ended(Served::Done);
             }
             Ok(After::Unread) => {
                 linger(conn, true).await;
-                return Served::Done;
+                return Last::Ended(Served::Done);
             }
+            Ok(After::Switched(body)) => return Last::Switched(body),
             Err(served) => {
                 if served == Served::Aborted {
                     conn.lock().io.abort();
                 }
-                return served;
+                return Last::Ended(served);
             }
         }
     }
@@ -95,28 +128,30 @@ pub async fn serve<IO: Transport, S: Service>(
 
 /// A connection as long as it is served: whoever still reads a body from it then, in whatever
 /// task, does not keep it open.
-struct Serving<IO: Transport>(Arc<Conn<IO>>);
+struct Serving<'a, IO: Transport>(&'a Conn<IO>);
 
-impl<IO: Transport> Drop for Serving<IO> {
+impl<IO: Transport> Drop for Serving<'_, IO> {
     fn drop(&mut self) {
         self.0.lock().finish();
     }
 }
 
 /// What follows an exchange.
-enum After {
+enum After<B> {
     /// The next request.
     Next,
     /// Nothing.
     Close,
     /// Nothing, and of this request something was not read.
     Unread,
+    /// Another protocol, under an answer with this body.
+    Switched(B),
 }
 
 /// One request and its answer.
 async fn exchange<IO: Transport, S: Service>(
     conn: &Arc<Conn<IO>>, service: &S, head: Head, closing: &CancellationToken,
-) -> Result<After, Served> {
+) -> Result<After<S::Body>, Served> {
     let asked = Asked::new(&head.method, head.version, &head.headers);
     let turn = conn.lock().begin(head.framing, head.expects_continue);
     let body = match head.framing {
@@ -134,9 +169,12 @@ async fn exchange<IO: Transport, S: Service>(
         answer = service.call(request) => answer,
         () = poll_fn(|cx| conn.lock().poll_gone(cx)) => return Err(Served::Gone),
     };
+    if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return switch(conn, &asked, answer).await.map(After::Switched);
+    }
     let malformed = conn.lock().malformed();
     // whatever was made of it: the request itself was none
-    let answer = malformed.map_or(answer, |why| service.refuse(&Reject::bad(why)));
+    let answer = malformed.map_or(answer, |why| service.refuse_called(&Reject::bad(why)));
     let says_close = answer.headers().get_all(http::header::CONNECTION).iter();
     let closes =
         says_close.into_iter().any(|value| value.as_bytes().eq_ignore_ascii_case(b"close"));
@@ -149,6 +187,21 @@ async fn exchange<IO: Transport, S: Service>(
         (true, false) => After::Close,
         (false, _) => After::Unread,
     })
+}
+
+/// Writes the head of an answer 101; its body.
+async fn switch<IO: Transport, B: Body>(
+    conn: &Conn<IO>, asked: &Asked, answer: Response<B>,
+) -> Result<B, Served> {
+    let (mut parts, body) = answer.into_parts();
+    answer::frame(asked, parts.status, &mut parts.headers, &body);
+    {
+        let mut state = conn.lock();
+        state.answers();
+        answer::head(state.output.buffer(), asked, parts.status, &parts.headers, true);
+    }
+    let flushed = poll_fn(|cx| conn.lock().poll_flush(cx)).await;
+    flushed.map(|()| body).map_err(|_| Served::Gone)
 }
 
 /// Waits for the head of the next request.

@@ -97,7 +97,12 @@ fn serving<IO: Transport>(
 ) -> JoinHandle<Served> {
     let (service, config, stop) =
         (Arc::clone(app), Config { rest: Duration::from_secs(5), head }, closing.clone());
-    tokio::spawn(async move { serve(io, &service, &config, &stop).await })
+    tokio::spawn(async move {
+        match serve(io, &service, &config, &stop).await {
+            Outcome::Ended(served) => served,
+            Outcome::Switched(..) => panic!("nothing here answers 101"),
+        }
+    })
 }
 
 struct Client {

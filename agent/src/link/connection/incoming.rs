@@ -288,8 +288,8 @@ impl Connection {
         }
     }
 
-    /// Gives the stream its window back, a wider one if its reader waits for bytes; while
-    /// unread bytes press, no more than the initial one.
+    /// Gives the stream its window back, a wider one if its reader keeps up: it leaves no more than
+    /// half of one unread. While unread bytes press, no more than the initial one.
     fn credit_stream(&mut self, id: u32) {
         let pressed = self.unread >= self.limits.unread_max / 2;
         let Some(stream) = self.streams.get_mut(&id) else { return };
@@ -299,7 +299,8 @@ impl Connection {
         }
         let initial = self.ours.stream_window;
         let most = self.limits.stream_window_max.clamp(initial, WINDOW_MAX);
-        if !pressed && recv.data.len() == 0 {
+        let keeps_up = recv.data.len() <= recv.target as usize / 2;
+        if !pressed && keeps_up {
             recv.target = recv.target.saturating_mul(2).min(most);
         }
         let target = if pressed { initial } else { recv.target };

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode, header};
 use http_body::Body;
 use mesh_core::access::HttpRequest;
 use mesh_core::name::{ServiceName, SubsetName};
@@ -15,15 +15,16 @@ use tokio::time::{Instant, timeout_at};
 use super::super::admit::{Admitted, admit};
 use super::super::body::ProxyBody;
 use super::super::endpoints::InFlight;
-use super::super::inbound::mismatch;
+use super::super::inbound::{Answer, mismatch, speaks};
 use super::super::observe::{Record, Side};
 use super::super::pool::LinkKey;
 use super::super::refusal::Refusal;
-use super::super::{Proxy, headers};
-use super::{Source, Targets, short};
+use super::super::{Proxy, grpc, headers};
+use super::{Carried, Source, Switched, Targets, name_of};
+use crate::edge::http1::Upgrade;
 use crate::edge::{RecvBody, Reject};
 use crate::limits::proxy::{EXCHANGE_TRIES, FIRST_USES};
-use crate::link::{LinkBody, LinkError, RequestHead, ResponseHead, Target};
+use crate::link::{BodySink, LinkBody, LinkError, LinkStream, RequestHead, ResponseHead, Target};
 
 /// What a call found on its way, for the log.
 #[derive(Debug, Default)]
@@ -51,10 +52,16 @@ pub(super) async fn serve(
 ) -> Response<ProxyBody> {
     let began = Instant::now();
     let mut trail = Trail::default();
+    let fate = request.body().fate();
+    let is_grpc = grpc::is_call(request.headers());
     let outcome = match source {
         Ok(source) => exchange(proxy, source, targets, request, &mut trail).await,
         Err(refusal) => Err(refusal.clone()),
     };
+    // whatever was made of it: the request itself was none
+    let malformed = fate.malformed().map(|why| Err(Refusal::Rejected(Reject::bad(why))));
+    let outcome = malformed.unwrap_or(outcome);
+    drop(fate);
     let identified = source.is_ok();
     let code = match &outcome {
         Ok(response) => response.status(),
@@ -72,13 +79,13 @@ pub(super) async fn serve(
         took: began.elapsed(),
         bytes: None,
     });
-    let ambiguous = matches!(outcome, Err(Refusal::BadRequest(_)));
-    let mut response = outcome.unwrap_or_else(|refusal| refusal.response());
+    let ambiguous = matches!(outcome, Err(Refusal::BadRequest(_) | Refusal::Rejected(_)));
+    let mut response = outcome.unwrap_or_else(|refusal| refusal.response_to(is_grpc));
     if !identified || ambiguous {
         // who calls is asked once a connection: the next one may fare better; and after a request
         // with two readings nothing on its connection has one
         let close = http::HeaderValue::from_static("close");
-        response.headers_mut().insert(http::header::CONNECTION, close);
+        response.headers_mut().insert(header::CONNECTION, close);
     }
     response
 }
@@ -103,10 +110,6 @@ pub(super) fn refuse(
     refusal.response()
 }
 
-fn name_of(source: &Result<Source, Refusal>) -> String {
-    source.as_ref().map_or_else(|_| "unknown".to_owned(), |source| short(&source.id))
-}
-
 async fn exchange(
     proxy: &Arc<Proxy>, source: &Source, targets: &Targets, request: Request<RecvBody>,
     trail: &mut Trail,
@@ -119,13 +122,28 @@ async fn exchange(
         Targets::One(service) => service.clone(),
         Targets::ByHost => by_host(&admitted.host, &proxy.zone)?,
     };
+    let upgrade =
+        Upgrade::asked(&parts.method, parts.version, &parts.headers, body.is_end_stream())
+            .map_err(|reject| Refusal::BadRequest(reject.to_string()))?;
     headers::from_caller(&mut parts.headers);
+    if let Some(upgrade) = upgrade {
+        // routes see it, as rules do
+        parts.headers.insert(header::UPGRADE, upgrade.value());
+        parts.headers.remove(header::CONTENT_LENGTH);
+    }
+    let is_grpc = grpc::is_call(&parts.headers);
     let known = proxy.routes(&asked).await?;
+    speaks(&asked, known.1.protocol.unwrap_or_default(), is_grpc)?;
     // only now: a name from the wire must not become a metric's label
     trail.service = Some(asked.clone());
-    let plan = route(proxy, &asked, known, &admitted, &parts.headers).await?;
+    let mut plan = route(proxy, &asked, known, &admitted, &parts.headers).await?;
+    if is_grpc && let Some(limit) = grpc::deadline(&parts.headers) {
+        plan.timeout = plan.timeout.min(limit);
+    }
     trail.service = Some(plan.service.clone());
-    let call = Call { proxy, source, plan: &plan, admitted: &admitted, headers: &parts.headers };
+    parts.headers.remove(header::UPGRADE);
+    let call =
+        Call { proxy, source, plan: &plan, admitted: &admitted, headers: &parts.headers, upgrade };
     call.send(ProxyBody::caller(body), trail).await
 }
 
@@ -183,6 +201,8 @@ struct Call<'a> {
     plan: &'a Plan,
     admitted: &'a Admitted,
     headers: &'a http::HeaderMap,
+    /// The protocol it asks for.
+    upgrade: Option<Upgrade>,
 }
 
 /// A try that failed: whether another endpoint may be tried, and the body if it is still whole.
@@ -252,6 +272,9 @@ impl Call<'_> {
         flight.done(ok);
         outcome.map(|mut response| {
             headers::of_answer(response.headers_mut());
+            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                headers::ask(response.headers_mut(), self.upgrade);
+            }
             response.map(|body| body.counted(flight))
         })
     }
@@ -272,10 +295,18 @@ impl Call<'_> {
         *request.headers_mut() = head.headers;
         let host = http::HeaderValue::from_str(self.admitted.authority.as_str());
         if let Ok(host) = host {
-            request.headers_mut().insert(http::header::HOST, host);
+            request.headers_mut().insert(header::HOST, host);
+        }
+        if let Some(upgrade) = self.upgrade {
+            request.extensions_mut().insert(upgrade);
         }
         let answering = self.proxy.answer(&peer, &self.plan.service, &head.target, request);
-        answering.await.map_err(keep)
+        Ok(match answering.await.map_err(keep)? {
+            Answer::Http(response) => response,
+            Answer::Switched(response) => {
+                response.map(|taken| self.switched(Carried::Here(Box::new(taken))))
+            }
+        })
     }
 
     async fn send_over_link(
@@ -311,11 +342,15 @@ impl Call<'_> {
             Failed { refusal: self.refused(why), body, stale: !link.is_open() }
         };
         let end = body.is_end_stream();
-        let (sink, answer) = match link.open_http(self.head(endpoint), end) {
+        let ends = end && self.upgrade.is_none();
+        let (sink, answer) = match link.open_http(self.head(endpoint), ends) {
             Ok(open) => open,
             Err(why) => return Err(failed(&why, Some(body))),
         };
-        if !end {
+        let mut open = None;
+        if end {
+            open = Some(sink).filter(|_| !ends);
+        } else {
             // ends with the exchange: the answer's end, or its being dropped, ends the stream
             self.proxy.spawn(async move {
                 if let Err(error) = sink.send_body(body).await {
@@ -324,24 +359,42 @@ impl Call<'_> {
             });
         }
         match answer.await {
-            Ok((head, body)) => self.answer_of(head, body),
+            Ok((head, body)) => self.answer_of(head, body, open),
             // without a body the same request can be made again; with one it is spent
             Err(why) => Err(failed(&why, end.then(ProxyBody::empty))),
         }
     }
 
-    /// The other agent's answer, its body held to what its head says.
-    fn answer_of(&self, head: ResponseHead, body: LinkBody) -> Result<Response<ProxyBody>, Failed> {
-        if head.status == StatusCode::SWITCHING_PROTOCOLS {
-            return Err(Failed::new(Refusal::Broken(self.plan.service.to_string()), None));
-        }
+    /// The other agent's answer, its body held to what its head says. `sink` is left open for what
+    /// may become of the stream.
+    fn answer_of(
+        &self, head: ResponseHead, body: LinkBody, sink: Option<BodySink>,
+    ) -> Result<Response<ProxyBody>, Failed> {
         let bodiless = self.admitted.method == Method::HEAD
             || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-        let body = if bodiless { ProxyBody::empty() } else { ProxyBody::link(body, &head.headers) };
+        let body = match (head.status, sink) {
+            (StatusCode::SWITCHING_PROTOCOLS, Some(sink)) => {
+                self.switched(Carried::There(LinkStream::new(sink, body)))
+            }
+            // nobody asked to
+            (StatusCode::SWITCHING_PROTOCOLS, None) => {
+                return Err(Failed::new(Refusal::Broken(self.plan.service.to_string()), None));
+            }
+            (_, sink) => {
+                if let Some(Err(error)) = sink.map(BodySink::finish) {
+                    tracing::debug!(%error, "stream ended with its answer");
+                }
+                if bodiless { ProxyBody::empty() } else { ProxyBody::link(body, &head.headers) }
+            }
+        };
         let mut response = Response::new(body);
         *response.status_mut() = head.status;
         *response.headers_mut() = head.headers;
         Ok(response)
+    }
+
+    fn switched(&self, carried: Carried) -> ProxyBody {
+        ProxyBody::switched(Switched { carried, service: self.plan.service.clone() })
     }
 
     fn head(&self, endpoint: &Endpoint) -> RequestHead {
@@ -350,7 +403,7 @@ impl Call<'_> {
             method: self.admitted.method.clone(),
             path: Some(self.admitted.path_and_query.clone()),
             authority: Some(self.admitted.authority.clone()),
-            upgrade: String::new(),
+            upgrade: self.upgrade.map_or("", Upgrade::as_str).to_owned(),
             headers: self.headers.clone(),
         }
     }

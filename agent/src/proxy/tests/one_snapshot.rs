@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
-use super::world::{Agent, Client, World, endpoint, hosted, routes, service};
+use super::world::{Agent, Client, World, endpoint, hosted, routes, service, swap};
 
 async fn listener() -> TcpListener {
     TcpListener::bind("127.0.0.1:0").await.unwrap()
@@ -20,13 +20,6 @@ async fn listener() -> TcpListener {
 
 async fn accepted(listener: &TcpListener) -> TcpStream {
     timeout(Duration::from_secs(5), listener.accept()).await.expect("a call in time").unwrap().0
-}
-
-fn swap(agent: &Agent, change: impl FnOnce(&mut ProxySnapshot)) {
-    let mut next = (*agent.live.load()).clone();
-    next.revision.index += 1;
-    change(&mut next);
-    assert!(agent.live.publish(next));
 }
 
 fn without_endpoints(of: &'static str) -> impl FnOnce(&mut ProxySnapshot) {

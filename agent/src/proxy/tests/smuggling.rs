@@ -255,7 +255,7 @@ async fn b_smug_lines_and_hosts_have_one_reading() {
         format!("GET /a HTTP/0.9\r\n{host}\r\n"),
         format!("GET /a HTTP/1.2\r\n{host}\r\n"),
         format!("GET /a HTTP/2.0\r\n{host}\r\n"),
-        "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned(),
+        format!("PRI * HTTP/1.1\r\n{host}\r\n"),
         format!("GET /a HTTP/1.1\n{host}\r\n"),
         format!("GET /a HTTP/1.1\r\n{host}\n"),
         format!("GET /a HTTP/1.1\r\nA: b\n{host}\r\n"),

@@ -123,7 +123,7 @@ impl World {
     }
 }
 
-async fn listening(port: SocketAddr) {
+pub(super) async fn listening(port: SocketAddr) {
     for _ in 0..200 {
         if TcpStream::connect(port).await.is_ok() {
             return;
@@ -131,6 +131,14 @@ async fn listening(port: SocketAddr) {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     panic!("nothing listens on {port}");
+}
+
+/// Puts a changed snapshot in force at `agent`.
+pub(super) fn swap(agent: &Agent, change: impl FnOnce(&mut ProxySnapshot)) {
+    let mut next = (*agent.live.load()).clone();
+    next.revision.index += 1;
+    change(&mut next);
+    assert!(agent.live.publish(next));
 }
 
 async fn agent(ca: &TestCa, node: &str, services: &[&str], local_callers: LocalCallers) -> Agent {

@@ -4,7 +4,7 @@
 use http::HeaderMap;
 use tokio::net::{TcpListener, TcpStream};
 
-use super::super::{Client, SendError};
+use super::super::{Client, SendError, Sent};
 use super::*;
 
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
@@ -27,7 +27,12 @@ impl World {
         let mut request = Request::new(body);
         *request.method_mut() = method.parse().unwrap();
         *request.headers_mut() = fields;
-        async move { within(client.send(address, request)).await }
+        async move {
+            within(client.send(address, request)).await.map(|sent| match sent {
+                Sent::Answered(answer) => answer,
+                Sent::Switched(_) => panic!("nobody asked for it"),
+            })
+        }
     }
 
     fn get(&self) -> impl Future<Output = Result<Response<RecvBody>, SendError>> + 'static {
@@ -77,7 +82,11 @@ async fn b_smug_no_answer_is_taken_for_that_of_another_request() {
     let cases: [(&str, String, Option<&str>); 9] = [
         ("preliminary answers", many(8) + OK, Some("200 ok")),
         ("too many preliminary answers", many(9), None),
-        ("another protocol", bare("101 Switching Protocols"), Some("101 ")),
+        (
+            "another protocol",
+            bare("101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket"),
+            None,
+        ),
         ("bytes behind it", OK.to_owned() + evil, Some("200 ok")),
         ("longer than its length", ten() + "x", Some("200 0123456789")),
         ("a body of none", bare("204 No Content\r\ncontent-length: 45"), Some("204 ")),
@@ -140,6 +149,47 @@ async fn a_kept_connection_that_breaks_is_replaced_for_what_may_be_repeated() {
         let none = timeout(Duration::from_millis(50), world.listener.accept()).await;
         assert!(none.is_err(), "{method} was sent again");
     }
+}
+
+#[tokio::test]
+async fn a_request_whose_body_was_not_begun_is_sent_again() {
+    let world = World::new().await;
+    let (answer, app) = tokio::join!(world.get(), world.answers(OK));
+    assert_eq!(text(answer).await, "200 ok");
+    app.set_zero_linger().unwrap();
+    drop(app);
+    // its first byte comes once the connection was seen to be closed
+    let (give, body) = tokio::sync::oneshot::channel::<Bytes>();
+    let body = futures_util::stream::once(async move { Ok(Frame::data(body.await.unwrap())) });
+    let sending =
+        world.send("POST", HeaderMap::new(), BodyExt::boxed(StreamBody::new(Box::pin(body))));
+    let app = async {
+        let (mut stream, _) = within(world.listener.accept()).await.unwrap();
+        head(&mut stream).await;
+        give.send(Bytes::from("hi")).unwrap();
+        let mut chunks = [0; 12];
+        within(stream.read_exact(&mut chunks)).await.unwrap();
+        stream.write_all(OK.as_bytes()).await.unwrap();
+        (stream, chunks)
+    };
+    let (answer, (_app, chunks)) = tokio::join!(sending, app);
+    assert_eq!((text(answer).await.as_str(), &chunks), ("200 ok", b"2\r\nhi\r\n0\r\n\r\n"));
+}
+
+#[tokio::test]
+async fn a_request_whose_body_was_begun_is_not_sent_again() {
+    let world = World::new().await;
+    let (answer, app) = tokio::join!(world.get(), world.answers(OK));
+    assert_eq!(text(answer).await, "200 ok");
+    app.set_zero_linger().unwrap();
+    drop(app);
+    let first = futures_util::stream::iter([Ok(Frame::data(Bytes::from("h")))]);
+    let never = futures_util::stream::pending();
+    let body = BodyExt::boxed(StreamBody::new(futures_util::StreamExt::chain(first, never)));
+    let outcome = world.send("PUT", HeaderMap::new(), body).await;
+    assert!(matches!(outcome, Err(SendError::Closed)), "{outcome:?}");
+    let none = timeout(Duration::from_millis(50), world.listener.accept()).await;
+    assert!(none.is_err(), "a part of it was sent again");
 }
 
 #[tokio::test]
