@@ -10,6 +10,7 @@ pub mod http2;
 mod body;
 mod limits;
 mod sniff;
+mod trailers;
 
 use std::future::Future;
 

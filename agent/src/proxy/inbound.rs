@@ -389,8 +389,11 @@ fn request_of(head: &RequestHead, body: ProxyBody) -> Result<Request<ProxyBody>,
     *request.version_mut() = Version::HTTP_11;
     *request.headers_mut() = head.headers.clone();
     let authority = head.authority.as_ref().ok_or_else(|| bad("Host is missing"))?;
-    path::canonical_host(authority.as_str())
+    let canonical = path::canonical_host(authority.as_str())
         .map_err(|why| Refusal::BadRequest(format!("Host: {why}")))?;
+    if authority.host() != canonical {
+        return Err(bad("Host is not in canonical form"));
+    }
     let host = HeaderValue::from_str(authority.as_str()).map_err(|_| bad("Host is no host"))?;
     request.headers_mut().insert(header::HOST, host);
     // one that is not known is not asked for: the answer is of HTTP then

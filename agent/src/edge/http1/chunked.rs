@@ -3,8 +3,8 @@
 use bytes::{Buf, Bytes, BytesMut};
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
-use super::trailers;
 use crate::edge::limits::{CHUNK_LINE_MAX, CHUNK_LINES_MAX, HEADERS_MAX, TRAILERS_BYTES_MAX};
+use crate::edge::trailers;
 
 /// Where a chunked body is read.
 #[derive(Debug)]

@@ -12,7 +12,6 @@ mod head;
 mod raw;
 mod reply;
 mod server;
-mod trailers;
 mod upgrade;
 mod writer;
 

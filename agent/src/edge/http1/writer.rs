@@ -5,7 +5,7 @@ use http_body::Frame;
 
 use super::answer::{Ending, chunk_size, last_chunk};
 use super::conn::Output;
-use super::trailers;
+use crate::edge::trailers;
 
 /// Puts a body into the form its head promised.
 pub(super) struct Writer {

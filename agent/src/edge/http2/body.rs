@@ -12,8 +12,8 @@ use http_body::{Body, Frame};
 
 use super::conn::Conn;
 use super::stream::Gone;
-use super::trailers;
 use crate::edge::body::{BodyError, Source};
+use crate::edge::trailers;
 
 /// What comes on a stream. Dropped, the rest of it is thrown away.
 pub(super) struct Receiver {

@@ -308,7 +308,7 @@ pub(super) fn trailers(fields: Fields) -> Result<Option<HeaderMap>, &'static str
     if taken.pseudo.iter().any(Option::is_some) {
         return Err("a pseudo-field is in trailers");
     }
-    Ok(super::trailers::forwarded(taken.headers))
+    Ok(crate::edge::trailers::forwarded(taken.headers))
 }
 
 fn why(error: HeadError) -> &'static str {

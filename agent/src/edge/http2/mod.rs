@@ -17,9 +17,6 @@ mod output;
 mod pump;
 mod server;
 mod stream;
-#[expect(clippy::duplicate_mod, reason = "one list of trailers for both, which is kept there")]
-#[path = "../http1/trailers.rs"]
-mod trailers;
 
 pub use client::Client;
 pub use server::serve;

@@ -86,6 +86,10 @@ async fn a_head_must_be_canonical() {
     }
     let path = RequestHead { path: Some("/a/../b".parse().unwrap()), ..head("GET", None) };
     assert_eq!(status(&link, path, None).await, Ok(400));
+    for host in ["Orders", "orders."] {
+        let host = RequestHead { authority: Some(host.parse().unwrap()), ..head("GET", None) };
+        assert_eq!(status(&link, host, None).await, Ok(400));
+    }
     world.stop().await;
 }
 
