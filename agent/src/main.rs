@@ -11,11 +11,6 @@ use prometheus_client::registry::Registry;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// A call makes and drops many small things and some large buffers; the C library's allocator spends
-/// twice the time on them, and gives large ones back to the kernel each time. docs/performance.md.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let config = match args::read(std::env::args_os(), &host) {
