@@ -125,6 +125,8 @@ pub(crate) mod proxy {
     pub(crate) const REBIND_PAUSE: Duration = Duration::from_secs(5);
     /// After accept failed for want of descriptors or memory.
     pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+    /// How long what was sent to another agent may stay unacknowledged.
+    pub(crate) const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(5);
     /// Links kept at most, by all workers together; beyond it idle ones are closed.
     pub(crate) const LINKS_MAX: usize = 4_096;
     /// Of which this part at once, lest all be made anew.

@@ -3,9 +3,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests fail by panicking")]
 
 mod bring_up;
+mod cables;
 mod callers;
 mod capture;
 mod change;
+mod clients;
 mod disk;
 mod durability;
 mod exposed;

@@ -83,7 +83,7 @@ async fn serve_connection(
     proxy: Arc<Proxy>, stream: TcpStream, from: SocketAddr, acceptor: TlsAcceptor,
     registered: Registered,
 ) {
-    if let Err(error) = stream.set_nodelay(true) {
+    if let Err(error) = pool::prepare(&stream) {
         tracing::debug!(%from, %error, "connection ended before its handshake");
         return;
     }

@@ -228,7 +228,6 @@ impl Proxy {
     async fn routes(
         &self, service: &ServiceName,
     ) -> Result<(Arc<ProxySnapshot>, Arc<ServiceRoutes>), Refusal> {
-        let mut changed = self.live.changed();
         let unknown = || Refusal::NoRoutes(service.to_string());
         let found = |snapshot: Arc<ProxySnapshot>| {
             let routes = snapshot.routes.get(service).cloned();
@@ -239,6 +238,8 @@ impl Proxy {
         if let Some(both) = found(self.load()) {
             return Ok(both);
         }
+        // before it is asked for, and before it is looked for again
+        let mut changed = self.live.changed();
         if !self.live.want(service) {
             return Err(unknown());
         }

@@ -18,7 +18,7 @@ use tokio_rustls::TlsConnector;
 use super::Proxy;
 use super::connections::Check;
 use super::refusal::Refusal;
-use crate::limits::proxy::LINKS_EVICTED;
+use crate::limits::proxy::{LINKS_EVICTED, UNACKNOWLEDGED_MAX};
 use crate::link::{self, LinkClient};
 
 /// A connection speaks for exactly one source and one destination.
@@ -151,7 +151,7 @@ impl Proxy {
         let config = tls::client_config(Some(Arc::clone(svid)), trust, expected, &[link::ALPN])
             .map_err(|why| failed(why.to_string()))?;
         let tcp = TcpStream::connect(key.address).await.map_err(|why| failed(why.to_string()))?;
-        tcp.set_nodelay(true).map_err(|why| failed(why.to_string()))?;
+        prepare(&tcp).map_err(|why| failed(why.to_string()))?;
         let tls = TlsConnector::from(config)
             .connect(sni, link::ReadAhead::new(tcp))
             .await
@@ -185,6 +185,14 @@ impl Proxy {
         });
         Ok(client)
     }
+}
+
+/// Sets up a socket between agents. One that the network has lost is given up soon: its kernel
+/// would try ever more rarely, and calls on it wait long after the network is back.
+pub(super) fn prepare(tcp: &TcpStream) -> std::io::Result<()> {
+    tcp.set_nodelay(true)?;
+    let limit = u32::try_from(UNACKNOWLEDGED_MAX.as_millis()).unwrap_or(u32::MAX);
+    Ok(rustix::net::sockopt::set_tcp_user_timeout(tcp, limit)?)
 }
 
 /// Stops using the link in time for what is in flight to finish before a certificate ends.

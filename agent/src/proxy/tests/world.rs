@@ -185,7 +185,7 @@ pub(super) fn routes(ca: &TestCa, snapshot: &mut ProxySnapshot, name: &str, prot
         revision: snapshot.revision,
         protocol: Some(protocol),
         timeout_ms: 2_000,
-        connect_timeout_ms: 1_000,
+        connect_timeout_ms: 4_000,
         origin: None,
         version: 1,
         routes: Vec::new(),
