@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
+mod golden;
+
 use std::os::unix::fs::FileExt;
 
 use mesh_core::time::UnixMillis;
