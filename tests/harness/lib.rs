@@ -16,6 +16,7 @@ pub mod net;
 pub mod notify;
 pub mod operator;
 pub mod process;
+pub mod python;
 pub mod tls;
 pub mod tmpfs;
 pub mod wal;

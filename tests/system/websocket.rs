@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use mesh_tests::cluster::{Mesh, path};
 use mesh_tests::net::{Host, Net};
-use mesh_tests::process::{Process, Ran, output, run};
-use mesh_tests::{Needs, eventually, has, within};
+use mesh_tests::process::{Process, Ran, output};
+use mesh_tests::{Needs, eventually, has, python, within};
 
 use crate::turn;
 
@@ -64,28 +64,9 @@ struct Python {
 }
 
 impl Python {
-    /// Installs the library below Cargo's folder, where it stays, and puts the programs into `folder`.
-    /// Nothing, and why, if it cannot be had.
+    /// Puts the programs into `folder`; nothing if the library cannot be had.
     fn new(folder: PathBuf) -> Option<Self> {
-        let venv = Path::new(env!("CARGO_TARGET_TMPDIR")).join(LIBRARY);
-        if !venv.join("whole").is_file() {
-            let mut make = Command::new("python3");
-            make.args(["-m", "venv", "--clear", path(&venv)]);
-            let mut install = Command::new(venv.join("bin/pip"));
-            install.args(["install", "--quiet", "--disable-pip-version-check", LIBRARY]);
-            let steps = [(make, 60), (install, 120)];
-            let failed = steps.into_iter().find_map(|(command, seconds)| {
-                let (code, said) = run(command, Duration::from_secs(seconds));
-                (code != Some(0)).then_some(said)
-            });
-            if let Some(said) = failed {
-                let required = std::env::var("MESH_TESTS_REQUIRE").is_ok_and(|v| v == "all");
-                assert!(!required, "pip does not deliver {LIBRARY}: {said}");
-                println!("skipped: pip does not deliver {LIBRARY}: {}", said.trim());
-                return None;
-            }
-            fs::write(venv.join("whole"), "").unwrap();
-        }
+        let venv = python::venv(Path::new(env!("CARGO_TARGET_TMPDIR")), LIBRARY)?;
         fs::write(folder.join("server.py"), include_str!("websocket/server.py")).unwrap();
         fs::write(folder.join("client.py"), include_str!("websocket/client.py")).unwrap();
         Some(Self { venv, folder })

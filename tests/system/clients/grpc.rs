@@ -2,13 +2,12 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use mesh_tests::cluster::path;
 use mesh_tests::net::Host;
-use mesh_tests::process::{Process, Ran, output, run};
-use mesh_tests::{Needs, has};
+use mesh_tests::process::{Process, Ran, output};
+use mesh_tests::{Needs, has, python};
 
 use super::{APP, BATCH, CALLED, Pair, gets_there};
 use crate::turn;
@@ -30,31 +29,6 @@ struct Python {
 }
 
 impl Python {
-    /// Installs the library below Cargo's folder, where it stays. Nothing, and why, if it cannot be had.
-    fn installed() -> Option<PathBuf> {
-        let venv = Path::new(env!("CARGO_TARGET_TMPDIR")).join(LIBRARY);
-        if venv.join("whole").is_file() {
-            return Some(venv);
-        }
-        let mut make = Command::new("python3");
-        make.args(["-m", "venv", "--clear", path(&venv)]);
-        let mut install = Command::new(venv.join("bin/pip"));
-        // none of it is compiled here, which would take long
-        let options = ["install", "--quiet", "--disable-pip-version-check", "--only-binary=:all:"];
-        install.args(options).arg(LIBRARY);
-        for (command, seconds) in [(make, 60), (install, 120)] {
-            let (code, said) = run(command, Duration::from_secs(seconds));
-            if code != Some(0) {
-                let required = std::env::var("MESH_TESTS_REQUIRE").is_ok_and(|v| v == "all");
-                assert!(!required, "pip does not deliver {LIBRARY}: {said}");
-                println!("skipped: pip does not deliver {LIBRARY}: {}", said.trim());
-                return None;
-            }
-        }
-        fs::write(venv.join("whole"), "").unwrap();
-        Some(venv)
-    }
-
     /// Puts the programs into `folder`.
     fn new(venv: PathBuf, folder: PathBuf) -> Self {
         fs::write(folder.join("server.py"), include_str!("grpc_server.py")).unwrap();
@@ -84,7 +58,8 @@ fn grpc_of_others_passes() {
     if !has(&[&[Needs::Root][..], &needs].concat()) {
         return;
     }
-    let Some(venv) = Python::installed() else { return };
+    let root = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let Some(venv) = python::venv(root, LIBRARY) else { return };
     let pair = Pair::start("grpc", DENIED);
     let python = Python::new(venv, pair.mesh.folder("python"));
     let server = python.server(&pair.back);
